@@ -1,0 +1,98 @@
+//! What one connection's protocol decides. PURE: no sockets, no clock, no randomness.
+//!
+//! A session turns messages of its peer into [`Effect`]s and [`Answer`]s of the core into bytes.
+//! The core executes requests in order; an answer takes the place in the connection's queue that
+//! was reserved when its request was read.
+
+pub mod centrifuge;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::close::CloseReason;
+
+/// The name of a channel or user, shared by all that mention it.
+pub type Name = Arc<str>;
+
+/// The time of one turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Now {
+    /// Milliseconds of the monotonic clock, for protocol timers.
+    pub monotonic_ms: u64,
+    /// Seconds since the Unix epoch, for token expiry.
+    pub unix_s: u64,
+}
+
+/// What a session wants done, in the order in which it was decided.
+#[derive(Debug)]
+pub enum Effect {
+    /// Send these bytes as one message. Text for Centrifuge sessions.
+    Reply(Vec<u8>),
+    /// Do this and answer with the same `command` number.
+    Request {
+        /// The peer's number of the command, given back with the answer.
+        command: u32,
+        /// What is asked.
+        request: Request,
+    },
+    /// Close the connection. Nothing after this effect is executed.
+    Close(CloseReason),
+}
+
+/// What a session asks of the core.
+#[derive(Debug)]
+pub enum Request {
+    /// The peer is who it says: register it at its user's home. Answer: [`Answer::Connected`].
+    Connect {
+        /// The user, empty for an anonymous one.
+        user: Name,
+    },
+    /// Subscribe to a channel. Answer: [`Answer::Subscribed`].
+    Subscribe {
+        /// The channel.
+        channel: Name,
+    },
+    /// End a subscription. Answer: [`Answer::Unsubscribed`], also when there was none.
+    Unsubscribe {
+        /// The channel.
+        channel: Name,
+    },
+    /// Publish to a channel. Answer: [`Answer::Published`].
+    Publish {
+        /// The channel.
+        channel: Name,
+        /// The payload, as raw JSON.
+        data: Bytes,
+        /// The publisher's `ClientInfo`, as encoded JSON.
+        info: Option<Bytes>,
+        /// Refuse with [`ErrorCode::PERMISSION_DENIED`] unless the connection is subscribed.
+        subscribers_only: bool,
+    },
+}
+
+/// What became of a [`Request`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The connection is known to its user's home.
+    Connected,
+    /// The subscription is active: what follows in the queue is after the cut.
+    Subscribed,
+    /// The subscription is over.
+    Unsubscribed,
+    /// The publication has its place in the channel's order.
+    Published,
+    /// Nothing was done.
+    Failed(ErrorCode),
+}
+
+/// An error reply of the Centrifuge protocol (centrifuge `errors.go`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ErrorCode {
+    /// The code on the wire.
+    pub code: u16,
+    /// The message on the wire.
+    pub message: &'static str,
+    /// Whether the client may try the same again.
+    pub temporary: bool,
+}
