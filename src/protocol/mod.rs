@@ -5,6 +5,7 @@
 //! was reserved when its request was read.
 
 pub mod centrifuge;
+pub mod handler;
 
 use std::sync::Arc;
 
@@ -29,6 +30,8 @@ pub struct Now {
 pub enum Effect {
     /// Send these bytes as one message. Text for Centrifuge sessions.
     Reply(Vec<u8>),
+    /// Send these bytes as one binary message.
+    Binary(Vec<u8>),
     /// Do this and answer with the same `command` number.
     Request {
         /// The peer's number of the command, given back with the answer.
@@ -38,6 +41,17 @@ pub enum Effect {
     },
     /// Close the connection. Nothing after this effect is executed.
     Close(CloseReason),
+}
+
+/// What the bytes of a publication are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Payload {
+    /// One JSON value.
+    Json,
+    /// UTF-8 text.
+    Text,
+    /// Any bytes.
+    Binary,
 }
 
 /// What a session asks of the core.
@@ -62,8 +76,10 @@ pub enum Request {
     Publish {
         /// The channel.
         channel: Name,
-        /// The payload, as raw JSON.
+        /// The payload.
         data: Bytes,
+        /// What the payload is.
+        payload: Payload,
         /// The publisher's `ClientInfo`, as encoded JSON.
         info: Option<Bytes>,
         /// Refuse with [`ErrorCode::PERMISSION_DENIED`] unless the connection is subscribed.

@@ -1,0 +1,137 @@
+//! The end of a connection: begun once, with a code, and over when the kernel holds nothing of it.
+//!
+//! Leave all channels; let out what the peer may still have; close frame; FIN; discard what
+//! comes; at the deadline shut down both directions; at zero operations release the slot.
+
+use super::{Core, Phase, Session, flush::How, flush::Operation};
+use crate::{
+    close::{self, CloseReason},
+    codec::websocket::write_close,
+    hub::{ConnRef, ToHome},
+    limits::CLOSE_TIMEOUT_MS,
+    protocol::Now,
+};
+
+/// Bytes read and thrown away while waiting for the peer's FIN.
+const DISCARDED_BYTES_MAX: u32 = 256 << 10;
+
+impl Core {
+    /// Begins the end of an open connection; the first reason counts, later ones do nothing.
+    pub(super) fn close(&mut self, now: Now, conn: ConnRef, reason: CloseReason) {
+        let Some(connection) = self.slots.get(conn) else { return };
+        if !connection.is_open() {
+            return;
+        }
+        let told = connection.terms(reason);
+        let websocket = connection.is_websocket();
+        self.leave_all(conn);
+        let connection = self.slots.at(conn.slot);
+        connection.phase = Phase::Flushing;
+        connection.close_deadline_ms = now.monotonic_ms + CLOSE_TIMEOUT_MS;
+        let connected = std::mem::take(&mut connection.connected);
+        let user = connection.user.take();
+        let session = std::mem::replace(&mut connection.session, Session::None);
+        // A slow consumer does not get what it did not read; others get what was answered.
+        if reason == close::SLOW {
+            self.counters.slow_consumer_bytes_dropped += connection.writer.drop_waiting() as u64;
+        } else {
+            connection.writer.drop_unanswered();
+        }
+        if websocket {
+            connection.writer.push_own(|out| write_close(out, told));
+            *self.closed.entry(told.code).or_default() += 1;
+            tracing::debug!(
+                shard = self.shard,
+                slot = conn.slot,
+                code = told.code,
+                reason = told.reason,
+                "closing"
+            );
+        }
+        if connected {
+            self.clients -= 1;
+            self.anonymous_clients -= u64::from(user.is_none());
+        }
+        if let Some(user) = user {
+            self.to_home(self.home_of(&user), ToHome::UserLeave { user, conn });
+        }
+        if let Session::Handler { mut handler, .. } = session {
+            handler.closed(told.code);
+        }
+        self.wheel.set(conn.slot, now.monotonic_ms + CLOSE_TIMEOUT_MS);
+        self.mark(conn.slot);
+        self.progress(conn);
+    }
+
+    fn leave_all(&mut self, conn: ConnRef) {
+        loop {
+            let first = self.slots.at(conn.slot).first_subscription;
+            if first == crate::hub::NO_SUBSCRIPTIONS {
+                return;
+            }
+            self.leave(conn, first);
+        }
+    }
+
+    /// Ends one subscription, pending or active.
+    pub(super) fn leave(&mut self, conn: ConnRef, sub: u32) {
+        if let Some(open) = self.local.open_of(sub) {
+            self.seal(open);
+        }
+        let connection = self.slots.at(conn.slot);
+        connection.subscriptions -= 1;
+        let (channel, format) = self.local.leave(&mut connection.first_subscription, sub);
+        self.to_home(self.home_of(&channel), ToHome::Leave { channel, format });
+    }
+
+    /// Goes on with a close as far as it can.
+    pub(super) fn progress(&mut self, conn: ConnRef) {
+        let Some(connection) = self.slots.get(conn) else { return };
+        match connection.phase {
+            Phase::Flushing if connection.writer.is_idle() => {
+                connection.phase = Phase::HalfClosed;
+                self.begin(conn, Operation::Shutdown(How::Write));
+            }
+            Phase::HalfClosed if connection.input_ended && connection.operations == 0 => {
+                self.release(conn);
+            }
+            Phase::Aborting if connection.operations == 0 => self.release(conn),
+            _ => {}
+        }
+    }
+
+    fn release(&mut self, conn: ConnRef) {
+        self.slots.at(conn.slot).phase = Phase::Releasing;
+        self.wheel.clear(conn.slot);
+        self.begin(conn, Operation::Release);
+    }
+
+    /// Shuts both directions of a closing connection, so that the kernel gives everything back.
+    pub(super) fn abort(&mut self, conn: ConnRef) {
+        let Some(connection) = self.slots.get(conn) else { return };
+        debug_assert!(!connection.is_open());
+        connection.writer.drop_all();
+        if matches!(connection.phase, Phase::Flushing | Phase::HalfClosed) {
+            connection.phase = Phase::Aborting;
+            self.begin(conn, Operation::Shutdown(How::Both));
+        }
+    }
+
+    /// Throws away what a closing connection's peer still sends, within a bound.
+    pub(super) fn discard(&mut self, conn: ConnRef, bytes: usize) {
+        let connection = self.slots.at(conn.slot);
+        connection.discarded_bytes = connection.discarded_bytes.saturating_add(bytes as u32);
+        if connection.discarded_bytes > DISCARDED_BYTES_MAX {
+            self.abort(conn);
+        }
+    }
+
+    /// The peer sent FIN: HTTP answers what it has read, streams end at once.
+    pub(super) fn peer_finished(&mut self, now: Now, conn: ConnRef) {
+        let connection = self.slots.at(conn.slot);
+        match &mut connection.session {
+            Session::Http(http) if connection.writer.unfilled() > 0 => http.last = true,
+            _ => self.close(now, conn, close::CONNECTION_CLOSED),
+        }
+    }
+}

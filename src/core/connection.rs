@@ -1,0 +1,192 @@
+//! One connection: its life from accept to the last completion, and the slot that it lives in.
+
+use super::writer::Writer;
+use crate::{
+    close::CloseReason,
+    codec::{http, websocket},
+    hub::{ConnRef, NO_SUBSCRIPTIONS},
+    protocol::{Name, centrifuge, handler::Handler},
+};
+
+/// How far a connection's life is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// The slot has no tenant.
+    Free,
+    /// Its session reads and writes.
+    Open,
+    /// Closing has begun: what is in the queue still goes out, input is discarded.
+    Flushing,
+    /// We have said FIN and wait for the peer's, or the deadline.
+    HalfClosed,
+    /// Both directions are shut; the kernel gives back what it holds.
+    Aborting,
+    /// The kernel holds nothing; the descriptor is being closed.
+    Releasing,
+}
+
+/// What reads the peer's bytes.
+pub(super) enum Session {
+    /// Nothing reads any more.
+    None,
+    /// HTTP requests, until one of them upgrades.
+    Http(Http),
+    /// The Centrifuge protocol over WebSocket.
+    Centrifuge { reader: websocket::Reader, session: centrifuge::Session },
+    /// An embedder's handler over WebSocket.
+    Handler { reader: websocket::Reader, handler: Box<dyn Handler>, commands: u32 },
+}
+
+/// HTTP before or instead of an upgrade.
+pub(super) struct Http {
+    pub(super) reader: http::Reader,
+    /// When the request that is being read, or the next one, must be complete.
+    pub(super) deadline_ms: u64,
+    /// The connection is above the limit and will be told so.
+    pub(super) refused: bool,
+    /// No further request is read: the connection ends when the last answer is out.
+    pub(super) last: bool,
+}
+
+/// The state of one slot.
+pub(super) struct Connection {
+    pub(super) session: Session,
+    pub(super) writer: Writer,
+    /// The user at whose home this connection is registered.
+    pub(super) user: Option<Name>,
+    /// When closing must be over; meaningful while closing.
+    pub(super) close_deadline_ms: u64,
+    pub(super) generation: u32,
+    pub(super) first_subscription: u32,
+    pub(super) subscriptions: u32,
+    /// Bytes read and thrown away while closing.
+    pub(super) discarded_bytes: u32,
+    pub(super) phase: Phase,
+    /// Operations that the kernel has not completed; the slot is freed at 0, not before.
+    pub(super) operations: u8,
+    /// A receive is with the kernel; at most one ever is.
+    pub(super) receiving: bool,
+    /// The peer will send no more.
+    pub(super) input_ended: bool,
+    /// Something may be sendable: the slot stands in the list of the flush.
+    pub(super) dirty: bool,
+    /// Its queue was over the bound; it is closed before anything else is queued.
+    pub(super) slow: bool,
+    /// Told that it is connected: counts as a client.
+    pub(super) connected: bool,
+}
+
+impl Connection {
+    fn free() -> Self {
+        Self {
+            session: Session::None,
+            writer: Writer::default(),
+            user: None,
+            close_deadline_ms: 0,
+            generation: 0,
+            first_subscription: NO_SUBSCRIPTIONS,
+            subscriptions: 0,
+            discarded_bytes: 0,
+            phase: Phase::Free,
+            operations: 0,
+            receiving: false,
+            input_ended: false,
+            dirty: false,
+            slow: false,
+            connected: false,
+        }
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.phase == Phase::Open
+    }
+
+    /// Whether the session speaks WebSocket and is owed a close frame.
+    pub(super) fn is_websocket(&self) -> bool {
+        matches!(self.session, Session::Centrifuge { .. } | Session::Handler { .. })
+    }
+
+    /// When the session wants to be looked at next.
+    pub(super) fn deadline_ms(&self) -> u64 {
+        match (&self.phase, &self.session) {
+            (Phase::Open, Session::Http(http)) => http.deadline_ms,
+            (Phase::Open, Session::Centrifuge { session, .. }) => session.deadline_ms(),
+            (Phase::Open, _) => u64::MAX,
+            _ => self.close_deadline_ms,
+        }
+    }
+
+    /// What the peer is told for `reason`, in the terms of its protocol.
+    pub(super) fn terms(&self, reason: CloseReason) -> CloseReason {
+        use crate::close;
+        match (&self.session, reason) {
+            (Session::Handler { .. }, close::SHUTDOWN) => close::GOING_AWAY,
+            (Session::Handler { .. }, close::SLOW) => close::TRY_AGAIN_LATER,
+            (Session::Handler { .. }, close::INTERNAL_SERVER_ERROR) => close::INTERNAL,
+            (Session::Handler { .. }, close::CONNECTION_CLOSED) => close::NORMAL,
+            _ => reason,
+        }
+    }
+}
+
+const SLOTS_PER_PAGE: usize = 256;
+
+/// The table of connections. Slots come in pages and never move; free ones are reused last first.
+pub(super) struct Slots {
+    pages: Vec<Box<[Connection]>>,
+    free: Vec<u32>,
+    used: usize,
+}
+
+impl Slots {
+    pub(super) fn new() -> Self {
+        Self { pages: Vec::new(), free: Vec::new(), used: 0 }
+    }
+
+    /// Takes a free slot; its tenant is new, its generation as the last release left it.
+    pub(super) fn take(&mut self) -> ConnRef {
+        if self.free.is_empty() {
+            let first = (self.pages.len() * SLOTS_PER_PAGE) as u32;
+            self.pages.push((0..SLOTS_PER_PAGE).map(|_| Connection::free()).collect());
+            self.free.extend((first..first + SLOTS_PER_PAGE as u32).rev());
+        }
+        let slot = self.free.pop().expect("a page was just added");
+        self.used += 1;
+        let connection = self.at(slot);
+        debug_assert_eq!(connection.phase, Phase::Free);
+        connection.phase = Phase::Open;
+        ConnRef { slot, generation: connection.generation }
+    }
+
+    /// Gives a slot back and raises its generation, so that nothing late finds the next tenant.
+    pub(super) fn release(&mut self, slot: u32) {
+        let connection = self.at(slot);
+        debug_assert_eq!(connection.operations, 0);
+        let generation = connection.generation.wrapping_add(1);
+        *connection = Connection { generation, ..Connection::free() };
+        self.free.push(slot);
+        self.used -= 1;
+    }
+
+    pub(super) fn at(&mut self, slot: u32) -> &mut Connection {
+        &mut self.pages[slot as usize / SLOTS_PER_PAGE][slot as usize % SLOTS_PER_PAGE]
+    }
+
+    /// The tenant that `conn` names, unless it is gone.
+    pub(super) fn get(&mut self, conn: ConnRef) -> Option<&mut Connection> {
+        let page = self.pages.get_mut(conn.slot as usize / SLOTS_PER_PAGE)?;
+        let connection = &mut page[conn.slot as usize % SLOTS_PER_PAGE];
+        (connection.phase != Phase::Free && connection.generation == conn.generation)
+            .then_some(connection)
+    }
+
+    /// Slots in use.
+    pub(super) fn used(&self) -> usize {
+        self.used
+    }
+
+    /// One past the highest slot that was ever used.
+    pub(super) fn end(&self) -> u32 {
+        (self.pages.len() * SLOTS_PER_PAGE) as u32
+    }
+}

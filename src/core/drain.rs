@@ -1,0 +1,88 @@
+//! The end of a shard: publishes refused, what was acknowledged delivered, then everybody closed.
+//!
+//! A publication makes two hops (publisher to home, home to subscribers), so two rounds of markers
+//! behind everything on all links prove that none is under way.
+
+use super::{Core, LinkMessage};
+use crate::{
+    close,
+    hub::{ConnRef, ShardId, ToHome},
+    protocol::Now,
+};
+
+/// Connections closed in one flush.
+const CLOSES_PER_FLUSH: u32 = 256;
+
+/// How far the drain of this shard is.
+#[derive(Debug, Default)]
+pub(super) struct Drain {
+    begun: bool,
+    /// Markers of each round that came from other shards.
+    markers: [usize; 2],
+    sent: [bool; 2],
+    /// The next slot to close, once closing began.
+    closing: Option<u32>,
+}
+
+impl Drain {
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun
+    }
+}
+
+impl Core {
+    /// Refuses publishes and new connections from here on.
+    pub fn drain_begin(&mut self) {
+        self.drain.begun = true;
+    }
+
+    /// Sends the first round of markers; all shards refuse publishes by now.
+    pub fn drain_mark(&mut self) {
+        self.send_markers(0);
+        self.markers_progress();
+    }
+
+    /// Whether nothing that was acknowledged is still between the shards.
+    pub fn drain_is_quiet(&self) -> bool {
+        self.drain.markers[1] == self.process.shards - 1 && self.drain.sent[1]
+    }
+
+    /// Begins to close every connection with 3001, a bounded number per flush.
+    pub fn drain_close(&mut self) {
+        self.drain.closing = Some(0);
+    }
+
+    pub(super) fn marker(&mut self, round: u8) {
+        self.drain.markers[usize::from(round)] += 1;
+        self.markers_progress();
+    }
+
+    fn markers_progress(&mut self) {
+        let others = self.process.shards - 1;
+        if self.drain.sent[0] && self.drain.markers[0] == others && !self.drain.sent[1] {
+            self.send_markers(1);
+        }
+    }
+
+    fn send_markers(&mut self, round: u8) {
+        self.drain.sent[usize::from(round)] = true;
+        for shard in (0..self.process.shards as ShardId).filter(|&shard| shard != self.shard) {
+            self.push(shard, LinkMessage::ToHome(ToHome::Marker(round)));
+        }
+    }
+
+    pub(super) fn is_closing_all(&self) -> bool {
+        self.drain.closing.is_some()
+    }
+
+    pub(super) fn close_some(&mut self, now: Now) {
+        let Some(from) = self.drain.closing else { return };
+        let to = self.slots.end().min(from + CLOSES_PER_FLUSH);
+        for slot in from..to {
+            let generation = self.slots.at(slot).generation;
+            self.close(now, ConnRef { slot, generation }, close::SHUTDOWN);
+        }
+        self.drain.closing = (to < self.slots.end()).then_some(to);
+        self.settle(now);
+    }
+}

@@ -1,0 +1,59 @@
+//! From a publication to the queues of this shard's subscribers.
+
+use std::sync::Arc;
+
+use super::Core;
+use crate::hub::{ConnRef, Format, LocalId, Published};
+
+impl Core {
+    /// Adds a publication to what this turn brings to a channel's subscribers.
+    pub(super) fn deliver(&mut self, local: LocalId, published: &Arc<Published>) {
+        let Some(channel) = self.local.channel_of(local) else { return };
+        for format in Format::ALL {
+            let Some(frame) = &published.frames[format as usize] else { continue };
+            if self.local.is_full(channel, format, frame)
+                && let Some(open) = self.local.open_at(channel, format)
+            {
+                self.seal(open);
+            }
+            self.local.append(channel, format, frame);
+        }
+    }
+
+    /// Ends a segment and queues it for all members of its list. No send happens here: the walk
+    /// is a few nanoseconds a member, and what it queues is sent in chunks by the flush.
+    pub(super) fn seal(&mut self, open: usize) {
+        let Some(sealed) = self.local.seal(open) else { return };
+        let queue_bytes_max = self.process.settings.queue_bytes_max;
+        let members = self.local.members(sealed.channel, sealed.format);
+        self.counters.deliveries += members.len() as u64 * u64::from(sealed.publications);
+        for member in members {
+            let connection = self.slots.at(member.slot);
+            debug_assert!(connection.is_open(), "closing leaves all channels first");
+            if connection.slow {
+                self.counters.slow_consumer_bytes_dropped += sealed.range.len() as u64;
+                continue;
+            }
+            if connection.writer.queued_bytes() > queue_bytes_max {
+                connection.slow = true;
+                let generation = connection.generation;
+                self.slow.push(ConnRef { slot: member.slot, generation });
+                self.counters.slow_consumer_bytes_dropped += sealed.range.len() as u64;
+                continue;
+            }
+            connection.writer.push_shared(sealed.range.clone());
+            if !connection.dirty {
+                connection.dirty = true;
+                self.dirty.push_back(member.slot);
+            }
+        }
+    }
+
+    /// Ends all segments of the turn.
+    pub(super) fn seal_all(&mut self) {
+        for open in 0..self.local.opened() {
+            self.seal(open);
+        }
+        self.local.turn_ended();
+    }
+}

@@ -1,0 +1,306 @@
+//! Answers that several homes give: calls of the HTTP API and of threads that are no shard.
+
+use bytes::Bytes;
+
+use super::Core;
+use crate::{
+    api::shapes::{self, Call, NodeInfo, NodeMetrics, ShardInfo},
+    close::CloseReason,
+    hub::{ConnRef, HomeAnswer, Publication, ReplyTo, ShardId, ToHome},
+    limits::REQUESTS_IN_FLIGHT_MAX,
+    metrics::{Counters, Counts},
+    protocol::{Effect, ErrorCode, Name, Now, Payload, handler::ConnectionRef},
+};
+
+pub use crate::api::shapes::Outcome;
+
+/// What a thread that is no shard asks for.
+#[derive(Debug)]
+pub enum OutsideCall {
+    /// Publish. Answer: [`OutsideAnswer::Published`].
+    Publish {
+        /// The channel.
+        channel: Name,
+        /// The payload.
+        data: Bytes,
+        /// What the payload is.
+        payload: Payload,
+    },
+    /// Describe the node. Answer: [`OutsideAnswer::Info`].
+    Info,
+    /// Send a message to a connection of this shard; no answer, the connection may be gone.
+    Send {
+        /// The connection.
+        connection: ConnectionRef,
+        /// The message.
+        data: Bytes,
+        /// Whether it is text.
+        text: bool,
+    },
+    /// Close a connection of this shard; no answer.
+    Close {
+        /// The connection.
+        connection: ConnectionRef,
+        /// Why.
+        reason: CloseReason,
+    },
+}
+
+/// What a thread that is no shard is told.
+#[derive(Debug)]
+pub enum OutsideAnswer {
+    /// What became of the publication.
+    Published(Outcome),
+    /// The node.
+    Info(Box<NodeInfo>),
+}
+
+/// Who waits for a gathered answer.
+#[derive(Debug)]
+enum Asker {
+    Http { conn: ConnRef, place: u32, keep_alive: bool },
+    Outside(u64),
+}
+
+#[derive(Debug)]
+enum Parts {
+    Publish(Option<Outcome>),
+    Broadcast(Vec<Option<Outcome>>),
+    Info(Vec<Counts>),
+}
+
+#[derive(Debug)]
+struct Gather {
+    asker: Asker,
+    parts: Parts,
+    missing: usize,
+}
+
+/// The bounded table of answers that are not complete.
+#[derive(Debug, Default)]
+pub(super) struct Gathers {
+    places: Vec<(u32, Option<Gather>)>,
+    free: Vec<u32>,
+}
+
+impl Gathers {
+    fn has_room(&self) -> bool {
+        self.places.len() - self.free.len() < REQUESTS_IN_FLIGHT_MAX
+    }
+
+    fn insert(&mut self, gather: Gather) -> ReplyTo {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.places.push((0, None));
+            (self.places.len() - 1) as u32
+        });
+        let (generation, place) = &mut self.places[index as usize];
+        *place = Some(gather);
+        ReplyTo::Gather { index, generation: *generation, part: 0 }
+    }
+
+    fn get(&mut self, index: u32, generation: u32) -> Option<&mut Gather> {
+        let (known, gather) = self.places.get_mut(index as usize)?;
+        gather.as_mut().filter(|_| *known == generation)
+    }
+
+    fn remove(&mut self, index: u32) -> Option<Gather> {
+        let (generation, gather) = &mut self.places[index as usize];
+        *generation = generation.wrapping_add(1);
+        self.free.push(index);
+        gather.take()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.free.len() == self.places.len()
+    }
+}
+
+impl Core {
+    /// Begins what a backend asked over HTTP; the answer takes `place`.
+    pub(super) fn call(&mut self, conn: ConnRef, place: u32, keep_alive: bool, call: Call) {
+        let asker = Asker::Http { conn, place, keep_alive };
+        match call {
+            Call::Publish { channel, data } => {
+                self.gather_publish(asker, channel, data, Payload::Json);
+            }
+            Call::Broadcast { channels, data } => self.gather_broadcast(asker, channels, &data),
+            Call::Info => self.gather_info(asker),
+        }
+    }
+
+    pub(super) fn call_from_outside(&mut self, now: Now, id: u64, call: OutsideCall) {
+        match call {
+            OutsideCall::Publish { channel, data, payload } => {
+                self.gather_publish(Asker::Outside(id), channel, data, payload);
+            }
+            OutsideCall::Info => self.gather_info(Asker::Outside(id)),
+            OutsideCall::Send { connection, data, text } => {
+                let bytes = data.to_vec();
+                let effect = if text { Effect::Reply(bytes) } else { Effect::Binary(bytes) };
+                self.run(now, own(connection), &mut vec![effect]);
+            }
+            OutsideCall::Close { connection, reason } => self.close(now, own(connection), reason),
+        }
+    }
+
+    fn gather_publish(&mut self, asker: Asker, channel: Name, data: Bytes, payload: Payload) {
+        if let Some(error) = self.publish_refusal(&channel) {
+            self.finish_gather(asker, Parts::Publish(Some(Outcome::Failed(error))));
+            return;
+        }
+        let home = self.home_of(&channel);
+        let publication = Box::new(Publication { channel, data, payload, info: None });
+        let parts = Parts::Publish(None);
+        let Some(reply) = self.begin_gather(asker, parts, 1) else { return };
+        self.to_home(home, ToHome::Publish { publication, reply });
+    }
+
+    /// One request per home with all of its channels; outcomes are placed by their number.
+    fn gather_broadcast(&mut self, asker: Asker, channels: Vec<Name>, data: &Bytes) {
+        let mut outcomes = vec![None; channels.len()];
+        let mut by_home: Vec<Vec<(u32, Name)>> = vec![Vec::new(); self.process.shards];
+        for (part, channel) in channels.into_iter().enumerate() {
+            match self.publish_refusal(&channel) {
+                Some(error) => outcomes[part] = Some(Outcome::Failed(error)),
+                None => by_home[usize::from(self.home_of(&channel))].push((part as u32, channel)),
+            }
+        }
+        let missing = outcomes.iter().filter(|outcome| outcome.is_none()).count();
+        if missing == 0 {
+            self.finish_gather(asker, Parts::Broadcast(outcomes));
+            return;
+        }
+        let parts = Parts::Broadcast(outcomes);
+        let Some(reply) = self.begin_gather(asker, parts, missing) else { return };
+        for (home, channels) in by_home.into_iter().enumerate().filter(|(_, c)| !c.is_empty()) {
+            let data = data.clone();
+            let channels = channels.into();
+            self.to_home(home as ShardId, ToHome::Broadcast { channels, data, reply });
+        }
+    }
+
+    fn gather_info(&mut self, asker: Asker) {
+        let shards = self.process.shards;
+        let Some(reply) = self.begin_gather(asker, Parts::Info(Vec::new()), shards) else { return };
+        for shard in 0..shards {
+            self.to_home(shard as ShardId, ToHome::Count { reply });
+        }
+    }
+
+    fn begin_gather(&mut self, asker: Asker, parts: Parts, missing: usize) -> Option<ReplyTo> {
+        if self.gathers.has_room() {
+            return Some(self.gathers.insert(Gather { asker, parts, missing }));
+        }
+        let error = Outcome::Failed(ErrorCode::TOO_MANY_REQUESTS);
+        self.finish_gather(asker, Parts::Publish(Some(error)));
+        None
+    }
+
+    pub(super) fn gathered(
+        &mut self,
+        now: Now,
+        index: u32,
+        generation: u32,
+        part: u32,
+        answer: HomeAnswer,
+    ) {
+        let Some(gather) = self.gathers.get(index, generation) else { return };
+        gather.missing -= 1;
+        match (&mut gather.parts, answer) {
+            (Parts::Publish(outcome), answer) => *outcome = Some(outcome_of(&answer)),
+            (Parts::Broadcast(outcomes), answer) => {
+                outcomes[part as usize] = Some(outcome_of(&answer));
+            }
+            (Parts::Info(counts), HomeAnswer::Counts(of_shard)) => counts.push(*of_shard),
+            (Parts::Info(_), _) => unreachable!("info asks for counts"),
+        }
+        if gather.missing == 0
+            && let Some(Gather { asker, parts, .. }) = self.gathers.remove(index)
+        {
+            self.finish_gather_at(now, asker, parts);
+        }
+    }
+
+    fn finish_gather(&mut self, asker: Asker, parts: Parts) {
+        self.finish_gather_at(self.process.started, asker, parts);
+    }
+
+    fn finish_gather_at(&mut self, now: Now, asker: Asker, parts: Parts) {
+        let refused = |outcome: &Outcome| {
+            matches!(outcome, Outcome::Failed(error) if *error == ErrorCode::TOO_MANY_REQUESTS)
+        };
+        let lost = Outcome::Failed(ErrorCode::INTERNAL);
+        match (asker, parts) {
+            (Asker::Http { conn, place, keep_alive }, Parts::Publish(outcome)) => {
+                let outcome = outcome.unwrap_or(lost);
+                let status = if refused(&outcome) { 503 } else { 200 };
+                let body = shapes::publish_response(outcome);
+                self.respond(conn, place, keep_alive, status, &body);
+            }
+            (Asker::Http { conn, place, keep_alive }, Parts::Broadcast(outcomes)) => {
+                let outcomes: Vec<_> = outcomes.into_iter().map(|o| o.unwrap_or(lost)).collect();
+                let body = shapes::broadcast_response(&outcomes);
+                self.respond(conn, place, keep_alive, 200, &body);
+            }
+            (Asker::Http { conn, place, keep_alive }, Parts::Info(counts)) => {
+                let body = shapes::info_response(&self.node_info(now, counts));
+                self.respond(conn, place, keep_alive, 200, &body);
+            }
+            (Asker::Outside(id), Parts::Publish(outcome)) => {
+                let answer = OutsideAnswer::Published(outcome.unwrap_or(lost));
+                self.outside_answers.push((id, answer));
+            }
+            (Asker::Outside(id), Parts::Info(counts)) => {
+                let info = Box::new(self.node_info(now, counts));
+                self.outside_answers.push((id, OutsideAnswer::Info(info)));
+            }
+            (Asker::Outside(_), Parts::Broadcast(_)) => {
+                unreachable!("threads publish to one channel at a time")
+            }
+        }
+    }
+
+    fn node_info(&self, now: Now, mut counts: Vec<Counts>) -> NodeInfo {
+        counts.sort_by_key(|counts| counts.shard);
+        let mut totals = Counters::default();
+        counts.iter().for_each(|counts| totals.add(&counts.counters));
+        let mut items: std::collections::BTreeMap<String, f64> =
+            totals.items().into_iter().map(|(name, value)| (name.into(), value as f64)).collect();
+        for (code, closed) in counts.iter().flat_map(|counts| &counts.closed) {
+            *items.entry(format!("connections_closed_{code}")).or_default() += *closed as f64;
+        }
+        let sum = |of: fn(&Counts) -> u64| counts.iter().map(of).sum::<u64>();
+        NodeInfo {
+            uid: self.process.uid.clone(),
+            name: self.process.settings.node_name.clone(),
+            version: self.process.settings.policy.version.clone(),
+            num_clients: sum(|counts| counts.clients),
+            num_users: sum(|counts| counts.users)
+                + u64::from(counts.iter().any(|counts| counts.anonymous)),
+            num_subs: sum(|counts| counts.subscriptions),
+            num_channels: sum(|counts| counts.channels),
+            uptime_s: now.monotonic_ms.saturating_sub(self.process.started.monotonic_ms) / 1_000,
+            metrics: NodeMetrics { interval_s: 0.0, items },
+            process: (self.process.settings.process_stats)(),
+            shards: counts
+                .iter()
+                .map(|counts| ShardInfo {
+                    num_clients: counts.clients,
+                    num_subs: counts.subscriptions,
+                    num_channels: counts.channels,
+                })
+                .collect(),
+        }
+    }
+}
+
+fn outcome_of(answer: &HomeAnswer) -> Outcome {
+    match answer {
+        HomeAnswer::Failed(error) => Outcome::Failed(*error),
+        _ => Outcome::Published,
+    }
+}
+
+fn own(connection: ConnectionRef) -> ConnRef {
+    ConnRef { slot: connection.slot, generation: connection.generation }
+}

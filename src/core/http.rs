@@ -1,0 +1,274 @@
+//! HTTP of one connection: the API, health, the page, and upgrades to WebSocket.
+
+use super::{Core, Session, requests::connection_ref};
+use crate::{
+    api::shapes::{self, Call},
+    auth::origin,
+    close,
+    codec::{
+        handshake,
+        http::{self, Event, Limits, Request},
+        websocket,
+    },
+    hub::ConnRef,
+    limits::HTTP_HEAD_BYTES_MAX,
+    protocol::{Now, centrifuge, handler::Context},
+};
+use rand_chacha::rand_core::Rng;
+
+/// Requests of one connection whose answers are outstanding; the next one is told 503.
+const PIPELINED_REQUESTS_MAX: u32 = 1_024;
+
+/// What one request leads to; holds nothing of the request's bytes.
+enum Route {
+    Respond { status: u16, content_type: &'static str, body: Vec<u8>, keep_alive: bool },
+    Call { call: Call, keep_alive: bool },
+    Centrifuge { response: Vec<u8> },
+    Handler { response: Vec<u8>, route: usize },
+    Reject(http::Rejection),
+}
+
+enum Read {
+    Starved { partial: bool },
+    Continue,
+    Route(Route),
+}
+
+impl Core {
+    /// Reads one request; false when the input is used up or the connection reads no more.
+    pub(super) fn read_http(&mut self, now: Now, conn: ConnRef, input: &mut &mut [u8]) -> bool {
+        let settings = &self.process.settings;
+        let connection = self.slots.at(conn.slot);
+        let unfilled = connection.writer.unfilled();
+        let Session::Http(http) = &mut connection.session else { return false };
+        if http.last {
+            self.discard(conn, input.len());
+            return false;
+        }
+        let limits = Limits {
+            head_bytes_max: HTTP_HEAD_BYTES_MAX,
+            body_bytes_max: settings.body_bytes_max,
+        };
+        let read = match http.reader.feed(input, &limits) {
+            Ok(None) => Read::Starved { partial: http.reader.buffered_bytes() > 0 },
+            Ok(Some(Event::Continue)) => Read::Continue,
+            Ok(Some(Event::Request(_))) if http.refused => Read::Route(Route::Respond {
+                status: 503,
+                content_type: JSON,
+                body: shapes::error_response(503, "the server has no room for connections"),
+                keep_alive: false,
+            }),
+            Ok(Some(Event::Request(request))) if unfilled >= PIPELINED_REQUESTS_MAX => {
+                Read::Route(Route::Respond {
+                    status: 503,
+                    content_type: JSON,
+                    body: shapes::error_response(503, "too many requests without an answer"),
+                    keep_alive: request.keep_alive,
+                })
+            }
+            Ok(Some(Event::Request(request))) => Read::Route(settings.route(&request)),
+            Err(rejection) => Read::Route(Route::Reject(rejection)),
+        };
+        match read {
+            Read::Starved { partial } => {
+                let started = http.deadline_ms > now.monotonic_ms + settings.request_timeout_ms;
+                if partial && started {
+                    http.deadline_ms = now.monotonic_ms + settings.request_timeout_ms;
+                    self.wheel.set(conn.slot, http.deadline_ms);
+                }
+                false
+            }
+            Read::Continue => {
+                self.queue(conn, |out| out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n"));
+                true
+            }
+            Read::Route(route) => {
+                http.deadline_ms = now.monotonic_ms + settings.idle_timeout_ms;
+                self.counters.messages_received += 1;
+                self.follow(now, conn, route);
+                true
+            }
+        }
+    }
+
+    fn follow(&mut self, now: Now, conn: ConnRef, route: Route) {
+        match route {
+            Route::Respond { status, content_type, body, keep_alive } => {
+                let extra: &[(&str, &str)] = match status {
+                    405 => &[("Allow", "POST")],
+                    503 => &[("Retry-After", "1")],
+                    _ => &[],
+                };
+                self.queue(conn, |out| {
+                    http::write_response(out, status, content_type, extra, &body, keep_alive);
+                });
+                if !keep_alive {
+                    self.end_requests(now, conn);
+                }
+            }
+            Route::Reject(rejection) => {
+                self.queue(conn, |out| handshake::write_rejection(out, &rejection));
+                self.end_requests(now, conn);
+            }
+            Route::Call { call, keep_alive } => {
+                let connection = self.slots.at(conn.slot);
+                let place = connection.writer.reserve();
+                if let Session::Http(http) = &mut connection.session {
+                    http.last |= !keep_alive;
+                }
+                self.call(conn, place, keep_alive, call);
+            }
+            Route::Centrifuge { response } => {
+                self.queue(conn, |out| out.extend_from_slice(&response));
+                let mut client = [0; 16];
+                self.random.fill_bytes(&mut client);
+                let spread = self.random.next_u32();
+                let policy = &self.process.settings.policy;
+                let session = centrifuge::Session::new(now, client, spread, policy);
+                self.wheel.set(conn.slot, session.deadline_ms());
+                let reader = websocket::Reader::new();
+                self.slots.at(conn.slot).session = Session::Centrifuge { reader, session };
+            }
+            Route::Handler { response, route } => {
+                self.queue(conn, |out| out.extend_from_slice(&response));
+                self.wheel.clear(conn.slot);
+                let mut handler = (self.process.settings.routes[route].handler)();
+                let (mut effects, mut commands) = (Vec::new(), 0);
+                let connection = connection_ref(self.shard, conn);
+                handler.opened(&mut Context::new(&mut effects, connection, &mut commands));
+                let reader = websocket::Reader::new();
+                self.slots.at(conn.slot).session = Session::Handler { reader, handler, commands };
+                self.run(now, conn, &mut effects);
+            }
+        }
+    }
+
+    /// No more requests: the connection ends when what is owed is out.
+    fn end_requests(&mut self, now: Now, conn: ConnRef) {
+        let Some(connection) = self.slots.get(conn) else { return };
+        let owed = connection.writer.unfilled() > 0;
+        match &mut connection.session {
+            Session::Http(http) if owed => http.last = true,
+            _ => self.close(now, conn, close::NORMAL),
+        }
+    }
+
+    /// Puts the answer of a call into its place.
+    pub(super) fn respond(
+        &mut self,
+        now: Now,
+        conn: ConnRef,
+        place: u32,
+        keep_alive: bool,
+        status: u16,
+        body: &[u8],
+    ) {
+        let Some(connection) = self.slots.get(conn).filter(|c| c.is_open()) else { return };
+        let mut out = Vec::with_capacity(body.len() + 160);
+        http::write_response(&mut out, status, JSON, &[], body, keep_alive);
+        connection.writer.fill(place, out);
+        let last = matches!(&connection.session, Session::Http(http) if http.last);
+        let done = last && connection.writer.unfilled() == 0;
+        self.mark(conn.slot);
+        if done {
+            self.close(now, conn, close::NORMAL);
+        }
+    }
+
+    /// A request did not come in time. Who began one is told; who idled is not.
+    pub(super) fn request_timed_out(&mut self, now: Now, conn: ConnRef) {
+        let connection = self.slots.at(conn.slot);
+        let Session::Http(http) = &mut connection.session else { return };
+        if connection.writer.unfilled() > 0 {
+            http.deadline_ms = now.monotonic_ms + self.process.settings.idle_timeout_ms;
+            return;
+        }
+        if http.reader.buffered_bytes() > 0 {
+            let body = shapes::error_response(408, "the request was not complete in time");
+            self.queue(conn, |out| http::write_response(out, 408, JSON, &[], &body, false));
+        }
+        self.close(now, conn, close::NORMAL);
+    }
+}
+
+const JSON: &str = "application/json";
+
+impl super::Settings {
+    fn route(&self, request: &Request<'_>) -> Route {
+        let keep_alive = request.keep_alive;
+        let respond = |status, content_type, body: Vec<u8>| Route::Respond {
+            status,
+            content_type,
+            body,
+            keep_alive,
+        };
+        let handler = self.routes.iter().position(|route| route.path == request.path);
+        let path = request.path;
+        match handler {
+            Some(route) => self.upgrade(request, |response| Route::Handler { response, route }),
+            None if path == "/connection/websocket" => {
+                self.upgrade(request, |response| Route::Centrifuge { response })
+            }
+            None if self.api_enabled && (path == "/api" || path.starts_with("/api/")) => {
+                self.api(request)
+            }
+            None if self.health_enabled && path == "/health" => match request.method {
+                "GET" | "HEAD" => respond(200, JSON, b"{}".to_vec()),
+                _ => respond(405, JSON, shapes::error_response(405, "method not allowed")),
+            },
+            None => match &self.page {
+                Some(page) if path == "/" && request.method == "GET" => {
+                    respond(200, "text/html; charset=utf-8", page.clone().into_bytes())
+                }
+                _ => respond(404, JSON, shapes::error_response(404, "not found")),
+            },
+        }
+    }
+
+    fn api(&self, request: &Request<'_>) -> Route {
+        let keep_alive = request.keep_alive;
+        let respond =
+            |status, body| Route::Respond { status, content_type: JSON, body, keep_alive };
+        let authorized = self.api_insecure
+            || self.api_key.as_ref().is_some_and(|key| {
+                let (own, standard) = (request.header("x-api-key"), request.header("authorization"));
+                shapes::authorized(key, own, standard, request.query)
+            });
+        if !authorized {
+            return respond(401, shapes::error_response(401, "unauthorized"));
+        }
+        let max = self.policy.channel_bytes_max;
+        match shapes::parse(request.method, request.path, request.body, max) {
+            Ok(call) => Route::Call { call, keep_alive },
+            Err(error) => respond(error.status, error.body),
+        }
+    }
+
+    fn upgrade(&self, request: &Request<'_>, route: impl FnOnce(Vec<u8>) -> Route) -> Route {
+        let origin = request.header("origin");
+        if !origin::is_allowed(origin, request.header("host"), &self.allowed_origins) {
+            return Route::Respond {
+                status: 403,
+                content_type: JSON,
+                body: shapes::error_response(403, "the origin is not allowed"),
+                keep_alive: request.keep_alive,
+            };
+        }
+        match handshake::upgrade(request) {
+            Ok(Some(upgrade)) => {
+                let protocol =
+                    upgrade.protocols.iter().copied().find(|name| *name == "centrifuge-json");
+                let mut response = Vec::with_capacity(192);
+                handshake::write_switching_protocols(&mut response, &upgrade, protocol);
+                route(response)
+            }
+            Ok(None) => Route::Respond {
+                status: 426,
+                content_type: JSON,
+                body: shapes::error_response(426, "this is a WebSocket endpoint"),
+                keep_alive: request.keep_alive,
+            },
+            Err(rejection) => Route::Reject(rejection),
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! What sessions ask of the core, and the answers on their way back into the queue.
+
+use super::{Core, Session};
+use crate::{
+    close,
+    codec::websocket::{Opcode, write_frame},
+    hub::{ConnRef, Format, HomeAnswer, Publication, ReplyTo, SubRef, ToHome},
+    hub::{NO_SUBSCRIPTIONS, Pending},
+    limits::COMMANDS_IN_FLIGHT_MAX,
+    protocol::{
+        Answer, ErrorCode, Name, Now, Request,
+        handler::{ConnectionRef, Context},
+    },
+};
+
+/// The place of an answer that goes to a handler and not into the queue.
+const NO_PLACE: u32 = u32::MAX;
+
+impl Core {
+    /// Executes one request. Its answer has its place in the queue before this returns.
+    pub(super) fn request(&mut self, now: Now, conn: ConnRef, command: u32, request: Request) {
+        let Some(connection) = self.slots.get(conn) else { return };
+        let place = match connection.session {
+            Session::Centrifuge { .. } => connection.writer.reserve(),
+            _ => NO_PLACE,
+        };
+        let in_flight = connection.writer.unfilled() as usize;
+        let refusal = match &request {
+            _ if in_flight > COMMANDS_IN_FLIGHT_MAX => Some(ErrorCode::TOO_MANY_REQUESTS),
+            Request::Publish { channel, .. } => self.publish_refusal(channel),
+            _ => None,
+        };
+        if let Some(error) = refusal {
+            self.answer(now, conn, place, command, Answer::Failed(error));
+            return;
+        }
+        let reply = ReplyTo::Command { conn, place, command };
+        match request {
+            Request::Connect { user } => {
+                if user.is_empty() {
+                    self.answer(now, conn, place, command, Answer::Connected);
+                    return;
+                }
+                self.slots.at(conn.slot).user = Some(Name::clone(&user));
+                self.to_home(self.home_of(&user), ToHome::UserJoin { user, conn, reply });
+            }
+            Request::Subscribe { channel } => self.subscribe(now, conn, place, command, &channel),
+            Request::Unsubscribe { channel } => {
+                let first = self.slots.at(conn.slot).first_subscription;
+                if let Some(sub) = self.local.find(first, &channel) {
+                    self.leave(conn, sub);
+                }
+                self.answer(now, conn, place, command, Answer::Unsubscribed);
+            }
+            Request::Publish { channel, data, payload, info, subscribers_only } => {
+                let first = self.slots.at(conn.slot).first_subscription;
+                let active = || {
+                    self.local.find(first, &channel).is_some_and(|sub| self.local.is_active(sub))
+                };
+                if subscribers_only && !active() {
+                    let denied = Answer::Failed(ErrorCode::PERMISSION_DENIED);
+                    self.answer(now, conn, place, command, denied);
+                    return;
+                }
+                let home = self.home_of(&channel);
+                let publication = Box::new(Publication { channel, data, payload, info });
+                self.to_home(home, ToHome::Publish { publication, reply });
+            }
+        }
+    }
+
+    /// Why a publication cannot be taken now.
+    pub(super) fn publish_refusal(&mut self, channel: &str) -> Option<ErrorCode> {
+        let full = self.congestion.is_full(self.home_of(channel));
+        if full || self.drain.has_begun() {
+            self.counters.publications_refused += 1;
+            return Some(ErrorCode::TOO_MANY_REQUESTS);
+        }
+        None
+    }
+
+    fn subscribe(&mut self, now: Now, conn: ConnRef, place: u32, command: u32, channel: &Name) {
+        let subscriptions_max = self.process.settings.subscriptions_max;
+        let connection = self.slots.at(conn.slot);
+        let first = &mut connection.first_subscription;
+        let error = if *first != NO_SUBSCRIPTIONS && self.local.find(*first, channel).is_some() {
+            Some(ErrorCode::ALREADY_SUBSCRIBED)
+        } else if connection.subscriptions as usize >= subscriptions_max {
+            Some(ErrorCode::LIMIT_EXCEEDED)
+        } else {
+            None
+        };
+        if let Some(error) = error {
+            self.answer(now, conn, place, command, Answer::Failed(error));
+            return;
+        }
+        connection.subscriptions += 1;
+        let format = match connection.session {
+            Session::Handler { .. } => Format::Plain,
+            _ => Format::Centrifuge,
+        };
+        let pending = Pending { command, place };
+        let (sub, local, channel) = self.local.join(conn.slot, first, channel, format, pending);
+        self.to_home(self.home_of(&channel), ToHome::Join { sub, channel, local, format });
+    }
+
+    /// The home's grant: the subscription is active from here on, which is where its reply stands.
+    pub(super) fn granted(&mut self, now: Now, sub: SubRef) {
+        let Some(sub) = self.local.granted(sub) else { return };
+        if let Some(open) = self.local.open_of(sub) {
+            self.seal(open);
+        }
+        let active = self.local.activate(sub);
+        let generation = self.slots.at(active.slot).generation;
+        let conn = ConnRef { slot: active.slot, generation };
+        let Pending { command, place } = active.pending;
+        self.answer(now, conn, place, command, Answer::Subscribed);
+    }
+
+    /// A home's answer to a command.
+    pub(super) fn answer_command(
+        &mut self,
+        now: Now,
+        conn: ConnRef,
+        place: u32,
+        command: u32,
+        answer: &HomeAnswer,
+    ) {
+        let answer = match answer {
+            HomeAnswer::Registered => Answer::Connected,
+            HomeAnswer::Published => Answer::Published,
+            HomeAnswer::Failed(error) => Answer::Failed(*error),
+            HomeAnswer::Counts(_) => unreachable!("counts are gathered"),
+        };
+        if let Answer::Failed(_) = answer {
+            self.counters.publications_refused += 1;
+        }
+        self.answer(now, conn, place, command, answer);
+    }
+
+    fn answer(&mut self, now: Now, conn: ConnRef, place: u32, command: u32, answer: Answer) {
+        let Some(connection) = self.slots.get(conn).filter(|c| c.is_open()) else { return };
+        match &mut connection.session {
+            Session::Centrifuge { session, .. } => {
+                let text = session.answered(now, &self.process.settings.policy, command, answer);
+                let mut framed = Vec::with_capacity(text.len() + 4);
+                write_frame(&mut framed, Opcode::Text, &text);
+                connection.writer.fill(place, framed);
+                if answer == Answer::Connected {
+                    connection.connected = true;
+                    self.clients += 1;
+                    self.anonymous_clients += u64::from(connection.user.is_none());
+                    self.wheel.set(conn.slot, session.deadline_ms());
+                }
+                self.mark(conn.slot);
+            }
+            Session::Handler { handler, commands, .. } => {
+                let mut effects = Vec::new();
+                let connection = connection_ref(self.shard, conn);
+                let mut context = Context::new(&mut effects, connection, commands);
+                handler.answered(command, answer, &mut context);
+                self.run(now, conn, &mut effects);
+            }
+            Session::Http(_) | Session::None => {}
+        }
+    }
+
+    /// Queues bytes of this connection alone, or closes it if too many wait already.
+    pub(super) fn queue(&mut self, conn: ConnRef, write: impl FnOnce(&mut Vec<u8>)) {
+        let Some(connection) = self.slots.get(conn).filter(|c| c.is_open() && !c.slow) else {
+            return;
+        };
+        if connection.writer.queued_bytes() > self.process.settings.queue_bytes_max {
+            connection.slow = true;
+            self.slow.push(conn);
+            return;
+        }
+        connection.writer.push_own(write);
+        self.mark(conn.slot);
+    }
+
+    /// A connection's deadline has come.
+    pub(super) fn due(&mut self, now: Now, conn: ConnRef) {
+        let Some(connection) = self.slots.get(conn) else { return };
+        if !connection.is_open() {
+            self.abort(conn);
+            self.progress(conn);
+            return;
+        }
+        match &mut connection.session {
+            Session::Centrifuge { session, .. } => {
+                let mut effects = Vec::new();
+                session.due(now, &self.process.settings.policy, &mut effects);
+                self.run(now, conn, &mut effects);
+            }
+            Session::Http(_) => self.request_timed_out(now, conn),
+            Session::Handler { .. } | Session::None => self.close(now, conn, close::NO_PONG),
+        }
+    }
+}
+
+/// The name of a connection for those who are not on its shard.
+pub(super) fn connection_ref(shard: u16, conn: ConnRef) -> ConnectionRef {
+    ConnectionRef { shard, slot: conn.slot, generation: conn.generation }
+}

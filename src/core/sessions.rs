@@ -1,0 +1,126 @@
+//! From bytes of a peer to effects of its session.
+
+use super::{Core, Session, requests::connection_ref};
+use crate::{
+    close::{self, CloseReason},
+    codec::websocket::{Message, Opcode, write_frame},
+    hub::ConnRef,
+    protocol::{Effect, Now, handler::Context},
+};
+
+/// What one look at the input brought.
+enum Step {
+    /// The input is used up.
+    Starved,
+    /// A message was handled; its effects wait.
+    Handled,
+    /// Answer a ping.
+    Pong(Vec<u8>),
+    /// End with this reason.
+    Close(CloseReason),
+    /// The connection speaks HTTP.
+    Http,
+}
+
+impl Core {
+    /// Feeds input to the connection's session, message by message: the effects of one are
+    /// executed before the next is read, and a close ends the reading.
+    pub(super) fn read(&mut self, now: Now, conn: ConnRef, bytes: &mut [u8]) {
+        let mut input = bytes;
+        let mut effects = std::mem::take(&mut self.effects);
+        loop {
+            let Some(connection) = self.slots.get(conn) else { break };
+            if !connection.is_open() {
+                self.discard(conn, input.len());
+                break;
+            }
+            let step = self.step(now, conn, &mut input, &mut effects);
+            match step {
+                Step::Starved => break,
+                Step::Handled => {
+                    self.counters.messages_received += 1;
+                    self.run(now, conn, &mut effects);
+                }
+                Step::Pong(payload) => {
+                    self.queue(conn, |out| write_frame(out, Opcode::Pong, &payload));
+                }
+                Step::Close(reason) => self.close(now, conn, reason),
+                Step::Http => {
+                    if !self.read_http(now, conn, &mut input) {
+                        break;
+                    }
+                }
+            }
+        }
+        effects.clear();
+        self.effects = effects;
+    }
+
+    fn step(
+        &mut self,
+        now: Now,
+        conn: ConnRef,
+        input: &mut &mut [u8],
+        effects: &mut Vec<Effect>,
+    ) -> Step {
+        let settings = &self.process.settings;
+        let connection = self.slots.at(conn.slot);
+        let reader = match &mut connection.session {
+            Session::Centrifuge { reader, .. } | Session::Handler { reader, .. } => reader,
+            Session::Http(_) => return Step::Http,
+            Session::None => return Step::Starved,
+        };
+        let message = match reader.feed(input, settings.message_bytes_max) {
+            Ok(Some(message)) => message,
+            Ok(None) => return Step::Starved,
+            Err(reason) => return Step::Close(reason),
+        };
+        match message {
+            Message::Ping(payload) => return Step::Pong(payload.to_vec()),
+            Message::Pong(_) => return Step::Handled,
+            Message::Close(code) => {
+                let code = code.map_or(close::NORMAL.code, |(code, _)| code);
+                return Step::Close(CloseReason { code, reason: "" });
+            }
+            Message::Text(_) | Message::Binary(_) => {}
+        }
+        match &mut connection.session {
+            Session::Centrifuge { session, .. } => {
+                let text = match message {
+                    Message::Text(text) => Ok(text),
+                    Message::Binary(bytes) => std::str::from_utf8(bytes),
+                    _ => unreachable!("control messages are handled above"),
+                };
+                match text {
+                    Ok(text) => session.received(now, &settings.policy, text, effects),
+                    Err(_) => return Step::Close(close::BAD_REQUEST),
+                }
+            }
+            Session::Handler { handler, commands, .. } => {
+                let connection = connection_ref(self.shard, conn);
+                handler.message(message, &mut Context::new(effects, connection, commands));
+            }
+            Session::Http(_) | Session::None => unreachable!("the session has a WebSocket reader"),
+        }
+        Step::Handled
+    }
+
+    /// Executes what a session decided, in order.
+    pub(super) fn run(&mut self, now: Now, conn: ConnRef, effects: &mut Vec<Effect>) {
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Reply(text) => {
+                    self.queue(conn, |out| write_frame(out, Opcode::Text, &text));
+                }
+                Effect::Binary(bytes) => {
+                    self.queue(conn, |out| write_frame(out, Opcode::Binary, &bytes));
+                }
+                Effect::Request { command, request } => self.request(now, conn, command, request),
+                Effect::Close(reason) => self.close(now, conn, reason),
+            }
+            if self.slots.get(conn).is_none_or(|connection| !connection.is_open()) {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! One connection's outbound queue: what is in flight, what waits, and places kept for answers.
+
+use std::collections::VecDeque;
+
+use crate::{
+    frame::{Range, Segment},
+    limits::SEND_BYTES_MAX,
+};
+
+/// Entries up to this many bytes together are copied into one send; longer ones go by reference.
+const GATHER_BYTES_MAX: usize = 32 << 10;
+
+/// The bytes on their way to one peer, in order.
+#[derive(Debug, Default)]
+pub struct Writer {
+    in_flight: Option<Range>,
+    sending: bool,
+    first: Option<Entry>,
+    /// Only while more than one entry waits.
+    rest: Option<Box<VecDeque<Entry>>>,
+    queued_bytes: usize,
+    next_place: u32,
+    unfilled: u32,
+}
+
+#[derive(Debug)]
+enum Entry {
+    Shared(Range),
+    Own(Vec<u8>),
+    Place(u32),
+}
+
+impl Entry {
+    fn bytes(&self) -> Option<&[u8]> {
+        match self {
+            Self::Shared(range) => Some(range.bytes()),
+            Self::Own(bytes) => Some(bytes),
+            Self::Place(_) => None,
+        }
+    }
+}
+
+/// One send: at most [`SEND_BYTES_MAX`] bytes of a segment.
+#[derive(Debug)]
+pub struct Send {
+    /// The bytes' owner.
+    pub segment: Segment,
+    /// First byte.
+    pub from: u32,
+    /// One past the last byte.
+    pub to: u32,
+}
+
+impl Writer {
+    /// Bytes accepted and not yet taken by the kernel.
+    pub fn queued_bytes(&self) -> usize {
+        self.queued_bytes
+    }
+
+    /// Queues a shared range.
+    pub fn push_shared(&mut self, range: Range) {
+        self.queued_bytes += range.len();
+        self.push(Entry::Shared(range));
+    }
+
+    /// Queues bytes of this connection alone, joined with such bytes at the end of the queue.
+    pub fn push_own(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        let last = match &mut self.rest {
+            Some(rest) => rest.back_mut(),
+            None => self.first.as_mut(),
+        };
+        if let Some(Entry::Own(bytes)) = last {
+            let before = bytes.len();
+            write(bytes);
+            self.queued_bytes += bytes.len() - before;
+            return;
+        }
+        let mut bytes = Vec::new();
+        write(&mut bytes);
+        self.queued_bytes += bytes.len();
+        self.push(Entry::Own(bytes));
+    }
+
+    /// Keeps a place for an answer: nothing behind it is sent before [`Writer::fill`].
+    pub fn reserve(&mut self) -> u32 {
+        let place = self.next_place;
+        self.next_place = self.next_place.wrapping_add(1);
+        self.unfilled += 1;
+        self.push(Entry::Place(place));
+        place
+    }
+
+    /// Puts an answer into its place; false when the place is gone.
+    pub fn fill(&mut self, place: u32, answer: Vec<u8>) -> bool {
+        let is_it = |entry: &&mut Entry| matches!(entry, Entry::Place(number) if *number == place);
+        let rest = self.rest.iter_mut().flat_map(|rest| rest.iter_mut());
+        let Some(entry) = self.first.iter_mut().chain(rest).find(is_it) else { return false };
+        self.queued_bytes += answer.len();
+        self.unfilled -= 1;
+        *entry = Entry::Own(answer);
+        true
+    }
+
+    /// Places that wait for their answer.
+    pub fn unfilled(&self) -> u32 {
+        self.unfilled
+    }
+
+    /// The next send, when none is in flight and something may go. Call [`Writer::sent`] after it.
+    pub fn next_send(&mut self) -> Option<Send> {
+        if self.sending {
+            return None;
+        }
+        if self.in_flight.is_none() {
+            self.in_flight = Some(self.take_ready()?);
+        }
+        let range = self.in_flight.as_ref()?;
+        let to = range.to.min(range.from + SEND_BYTES_MAX as u32);
+        self.sending = true;
+        Some(Send { segment: range.segment.clone(), from: range.from, to })
+    }
+
+    fn take_ready(&mut self) -> Option<Range> {
+        let first = self.first.as_ref()?.bytes()?.len();
+        let entry = self.pop()?;
+        let next = self.first.as_ref().and_then(Entry::bytes).map(<[u8]>::len);
+        if next.is_none_or(|next| first + next > GATHER_BYTES_MAX) {
+            return Some(match entry {
+                Entry::Shared(range) => range,
+                Entry::Own(bytes) => Range::whole(bytes),
+                Entry::Place(_) => unreachable!("a place has no bytes"),
+            });
+        }
+        let mut joined = match entry {
+            Entry::Own(bytes) => bytes,
+            entry => entry.bytes().unwrap_or_default().to_vec(),
+        };
+        while let Some(bytes) = self.first.as_ref().and_then(Entry::bytes) {
+            if joined.len() + bytes.len() > GATHER_BYTES_MAX {
+                break;
+            }
+            joined.extend_from_slice(bytes);
+            self.pop();
+        }
+        Some(Range::whole(joined))
+    }
+
+    /// The send completed after `bytes` bytes; what is left of it goes with the next one.
+    pub fn sent(&mut self, bytes: u32) {
+        self.sending = false;
+        self.queued_bytes = self.queued_bytes.saturating_sub(bytes as usize);
+        if let Some(range) = &mut self.in_flight {
+            range.from += bytes;
+            if range.is_empty() {
+                self.in_flight = None;
+            }
+        }
+    }
+
+    /// Whether a send is with the kernel.
+    pub fn is_sending(&self) -> bool {
+        self.sending
+    }
+
+    /// Whether nothing waits and nothing is in flight.
+    pub fn is_idle(&self) -> bool {
+        self.in_flight.is_none() && self.first.is_none()
+    }
+
+    /// Drops what has not started, returns how many bytes that was.
+    pub fn drop_waiting(&mut self) -> usize {
+        let started = self.in_flight.as_ref().map_or(0, Range::len);
+        let dropped = self.queued_bytes - started;
+        self.first = None;
+        self.rest = None;
+        self.unfilled = 0;
+        self.queued_bytes = started;
+        dropped
+    }
+
+    /// Drops the first unfilled place and all behind it: their answers will not come any more.
+    pub fn drop_unanswered(&mut self) {
+        if self.unfilled == 0 {
+            return;
+        }
+        let mut kept = Vec::new();
+        while let Some(bytes) = self.first.as_ref().and_then(Entry::bytes) {
+            kept.extend_from_slice(bytes);
+            self.pop();
+        }
+        self.drop_waiting();
+        if !kept.is_empty() {
+            self.push_own(|out| out.append(&mut kept));
+        }
+    }
+
+    /// Drops everything, also the rest of a send that is with the kernel.
+    pub fn drop_all(&mut self) {
+        self.drop_waiting();
+        self.in_flight = None;
+        self.queued_bytes = 0;
+    }
+
+    fn push(&mut self, entry: Entry) {
+        match (&mut self.rest, &self.first) {
+            (Some(rest), _) => rest.push_back(entry),
+            (None, None) => self.first = Some(entry),
+            (rest, Some(_)) => *rest = Some(Box::new(VecDeque::from([entry]))),
+        }
+    }
+
+    fn pop(&mut self) -> Option<Entry> {
+        let entry = self.first.take();
+        if let Some(rest) = &mut self.rest {
+            self.first = rest.pop_front();
+            if rest.is_empty() {
+                self.rest = None;
+            }
+        }
+        entry
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shared(bytes: &[u8]) -> Range {
+        Range::whole(bytes.to_vec())
+    }
+
+    fn send(writer: &mut Writer) -> Option<Vec<u8>> {
+        let send = writer.next_send()?;
+        let bytes = send.segment[send.from as usize..send.to as usize].to_vec();
+        writer.sent(bytes.len() as u32);
+        Some(bytes)
+    }
+
+    #[test]
+    fn nothing_behind_an_unfilled_place_is_sent() {
+        let mut writer = Writer::default();
+        writer.push_own(|out| out.extend(b"a"));
+        let place = writer.reserve();
+        writer.push_shared(shared(b"c"));
+        assert_eq!(send(&mut writer).as_deref(), Some(&b"a"[..]));
+        assert_eq!(send(&mut writer), None);
+        assert!(writer.fill(place, b"b".to_vec()));
+        assert!(!writer.fill(place, b"b".to_vec()), "a place is filled once");
+        assert_eq!(send(&mut writer).as_deref(), Some(&b"bc"[..]));
+        assert!(writer.is_idle());
+        assert_eq!(writer.queued_bytes(), 0);
+    }
+
+    #[test]
+    fn small_entries_are_joined_and_long_ones_go_alone() {
+        let mut writer = Writer::default();
+        let long = vec![b'l'; GATHER_BYTES_MAX];
+        writer.push_shared(shared(b"1"));
+        writer.push_shared(shared(b"2"));
+        writer.push_shared(shared(&long));
+        writer.push_own(|out| out.extend(b"3"));
+        assert_eq!(send(&mut writer).as_deref(), Some(&b"12"[..]));
+        assert_eq!(send(&mut writer).as_deref(), Some(&long[..]));
+        assert_eq!(send(&mut writer).as_deref(), Some(&b"3"[..]));
+        assert_eq!(send(&mut writer), None);
+    }
+
+    #[test]
+    fn one_send_is_bounded_and_a_short_one_goes_on() {
+        let mut writer = Writer::default();
+        writer.push_shared(shared(&vec![b'x'; SEND_BYTES_MAX + 10]));
+        let first = writer.next_send().unwrap();
+        assert_eq!((first.from, first.to), (0, SEND_BYTES_MAX as u32));
+        assert!(writer.next_send().is_none(), "one send in flight");
+        writer.sent(100);
+        let second = writer.next_send().unwrap();
+        assert_eq!((second.from, second.to), (100, SEND_BYTES_MAX as u32 + 10));
+        writer.sent(SEND_BYTES_MAX as u32 - 90);
+        assert!(writer.is_idle());
+    }
+
+    #[test]
+    fn closing_keeps_what_started_and_what_was_answered() {
+        let mut writer = Writer::default();
+        writer.push_shared(shared(b"started"));
+        assert!(writer.next_send().is_some());
+        writer.push_own(|out| out.extend(b"answered"));
+        writer.reserve();
+        writer.push_shared(shared(b"never"));
+        writer.drop_unanswered();
+        writer.push_own(|out| out.extend(b"+close"));
+        writer.sent(3);
+        assert_eq!(send(&mut writer).as_deref(), Some(&b"rted"[..]));
+        assert_eq!(send(&mut writer).as_deref(), Some(&b"answered+close"[..]));
+        assert_eq!(writer.queued_bytes(), 0);
+    }
+
+    #[test]
+    fn dropping_what_waits_counts_its_bytes() {
+        let mut writer = Writer::default();
+        writer.push_shared(shared(b"started"));
+        assert!(writer.next_send().is_some());
+        writer.push_shared(shared(b"12345"));
+        writer.push_shared(shared(b"678"));
+        assert_eq!(writer.drop_waiting(), 8);
+        assert_eq!(writer.queued_bytes(), 7);
+    }
+}

@@ -1,0 +1,217 @@
+//! What shards say to each other about channels and users.
+//!
+//! Requests travel from a shard to a home; grants, publications and answers travel back, in the
+//! order in which the home applied what caused them. A grant is therefore the cut: nothing that
+//! the home pushed before it is for the new subscriber, everything after it is.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::{
+    frame::Frame,
+    protocol::{ErrorCode, Name, Payload},
+};
+
+/// The number of a shard, from 0.
+pub type ShardId = u16;
+
+/// A connection of the shard that said it. A freed slot raises its generation, so that a late
+/// message never reaches the next tenant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConnRef {
+    /// Place in the shard's table.
+    pub slot: u32,
+    /// Which tenant of the slot.
+    pub generation: u32,
+}
+
+/// One attempt of one connection to be in one channel, on the shard that said it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SubRef {
+    /// Place in the shard's table of subscriptions.
+    pub index: u32,
+    /// Which tenant of the place.
+    pub generation: u32,
+}
+
+/// A shard's own number of a channel: saves hashing its name on every delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalId {
+    /// Place in the shard's table of channels.
+    pub index: u32,
+    /// Which tenant of the place.
+    pub generation: u32,
+}
+
+/// How a subscriber wants publications encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Format {
+    /// A Centrifuge push in JSON.
+    Centrifuge = 0,
+    /// The payload alone, one WebSocket message each.
+    Plain = 1,
+}
+
+impl Format {
+    /// Every format, in the order of their numbers.
+    pub const ALL: [Self; 2] = [Self::Centrifuge, Self::Plain];
+}
+
+/// A publication before its home gave it a place in the channel's order.
+#[derive(Debug)]
+pub struct Publication {
+    /// The channel.
+    pub channel: Name,
+    /// The payload.
+    pub data: Bytes,
+    /// What the payload is.
+    pub payload: Payload,
+    /// The publisher's `ClientInfo` as encoded JSON, when a client published.
+    pub info: Option<Bytes>,
+}
+
+impl Publication {
+    /// Bytes that this pins while it waits.
+    pub fn cost_bytes(&self) -> usize {
+        self.channel.len() + self.data.len() + self.info.as_ref().map_or(0, Bytes::len)
+    }
+}
+
+/// A publication with its place, encoded once per format that someone wants.
+#[derive(Debug)]
+pub struct Published {
+    /// Its number in the channel since the channel's home knows it, dense from 1.
+    pub sequence: u64,
+    /// The encodings by format; `None` where nobody wants it.
+    pub frames: [Option<Frame>; 2],
+}
+
+impl Published {
+    /// Bytes that this pins while it waits.
+    pub fn cost_bytes(&self) -> usize {
+        self.frames.iter().flatten().map(|frame| frame.payload().len()).sum()
+    }
+}
+
+/// Where an answer goes, on the shard that asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplyTo {
+    /// Nobody waits.
+    Nobody,
+    /// A command of a session.
+    Command {
+        /// Who asked.
+        conn: ConnRef,
+        /// The place in its queue.
+        place: u32,
+        /// The peer's number of the command.
+        command: u32,
+    },
+    /// A part of an answer that several homes give.
+    Gather {
+        /// The gather's place in its table.
+        index: u32,
+        /// Which tenant of the place.
+        generation: u32,
+        /// Which part this is.
+        part: u32,
+    },
+}
+
+/// From a shard to a home.
+#[derive(Debug)]
+pub enum ToHome {
+    /// A connection wants to be in a channel. Followed by exactly one `Leave`, on the same link.
+    Join {
+        /// The attempt.
+        sub: SubRef,
+        /// The channel.
+        channel: Name,
+        /// The asking shard's number of the channel.
+        local: LocalId,
+        /// How it wants publications.
+        format: Format,
+    },
+    /// The end of a `Join`, whatever became of it.
+    Leave {
+        /// The channel.
+        channel: Name,
+        /// As in the `Join`.
+        format: Format,
+    },
+    /// Give this its place in the channel's order and send it to all who are interested.
+    Publish {
+        /// The publication.
+        publication: Box<Publication>,
+        /// Who waits for the answer.
+        reply: ReplyTo,
+    },
+    /// The same payload to several channels that live here; parts are numbered as given.
+    Broadcast {
+        /// Part number and channel.
+        channels: Box<[(u32, Name)]>,
+        /// The payload.
+        data: Bytes,
+        /// The gather; its part is taken from `channels`.
+        reply: ReplyTo,
+    },
+    /// A connection belongs to a user. Followed by exactly one `UserLeave`, on the same link.
+    UserJoin {
+        /// The user.
+        user: Name,
+        /// The connection.
+        conn: ConnRef,
+        /// Who waits for the answer.
+        reply: ReplyTo,
+    },
+    /// The end of a `UserJoin`.
+    UserLeave {
+        /// The user.
+        user: Name,
+        /// The connection.
+        conn: ConnRef,
+    },
+    /// How much is here?
+    Count {
+        /// The gather.
+        reply: ReplyTo,
+    },
+    /// All that was said before a drain began stands before this.
+    Marker(u8),
+}
+
+/// From a home to a shard.
+#[derive(Debug)]
+pub enum FromHome {
+    /// The subscription is active from here on.
+    Granted(SubRef),
+    /// A publication for the shard's subscribers of a channel.
+    Published {
+        /// The receiving shard's number of the channel.
+        local: LocalId,
+        /// The publication, shared by all shards.
+        published: Arc<Published>,
+    },
+    /// An answer.
+    Answer {
+        /// To whom.
+        reply: ReplyTo,
+        /// What.
+        answer: HomeAnswer,
+    },
+}
+
+/// What a home answers.
+#[derive(Debug)]
+pub enum HomeAnswer {
+    /// The user's home knows the connection.
+    Registered,
+    /// The publication has its place.
+    Published,
+    /// Nothing was done.
+    Failed(ErrorCode),
+    /// What there is on the shard.
+    Counts(Box<crate::metrics::Counts>),
+}

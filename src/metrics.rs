@@ -1,0 +1,83 @@
+//! Counters of one shard: a plain struct that the shard owns, summed over shards when asked.
+
+use std::collections::BTreeMap;
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        /// What one shard counted since its start.
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        pub struct Counters {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl Counters {
+            /// Every counter with its name.
+            pub fn items(&self) -> [(&'static str, u64); [$(stringify!($name)),*].len()] {
+                [$((stringify!($name), self.$name)),*]
+            }
+
+            /// Adds what another shard counted.
+            pub fn add(&mut self, other: &Self) {
+                $(self.$name += other.$name;)*
+            }
+        }
+    };
+}
+
+counters! {
+    /// Connections accepted.
+    connections_accepted,
+    /// Connections answered 503 because the table was full.
+    connections_refused,
+    /// WebSocket and HTTP messages read.
+    messages_received,
+    /// Publications encoded by homes, each format once.
+    frames_encoded,
+    /// Queue entries made for subscribers times the publications in them.
+    deliveries,
+    /// Publications refused because a link was full.
+    publications_refused,
+    /// Connections closed because their queue was over its bound.
+    slow_consumers_closed,
+    /// Bytes dropped unsent from the queues of slow consumers.
+    slow_consumer_bytes_dropped,
+    /// Sends given to the kernel.
+    sends,
+    /// Times that a receive found no free buffer and was armed again.
+    receive_buffers_exhausted,
+    /// Times that a message waited behind a full link.
+    link_waits,
+    /// Wakes sent to sleeping shards.
+    wakes_sent,
+    /// Times that the shard slept.
+    sleeps,
+    /// Sleeps that ended at their ceiling although work was there: must stay 0.
+    sleeps_missed_work,
+    /// Calls of `io_uring_enter`.
+    ring_enters,
+    /// Completions that went through the kernel's overflow list.
+    ring_overflows,
+}
+
+/// What there is on one shard, for `info`.
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    /// The shard.
+    pub shard: u16,
+    /// Connected clients.
+    pub clients: u64,
+    /// Open connections of any kind.
+    pub connections: u64,
+    /// Active subscriptions.
+    pub subscriptions: u64,
+    /// Channels that live here.
+    pub channels: u64,
+    /// Users that live here.
+    pub users: u64,
+    /// Whether an anonymous client is connected here.
+    pub anonymous: bool,
+    /// Counters.
+    pub counters: Counters,
+    /// Connections closed, by code.
+    pub closed: BTreeMap<u16, u64>,
+}
