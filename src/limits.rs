@@ -36,4 +36,7 @@ pub const HTTP_HEAD_BYTES_MAX: usize = 16 << 10;
 /// Header fields of one HTTP request.
 pub const HTTP_HEADERS_MAX: usize = 64;
 
+/// Subprotocols that one WebSocket handshake may offer.
+pub const SUBPROTOCOLS_MAX: usize = 16;
+
 const _: () = assert!(SEGMENT_BYTES_MAX <= SEND_BYTES_MAX, "a joined segment is one send");
