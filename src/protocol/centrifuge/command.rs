@@ -1,0 +1,176 @@
+//! Parses the commands of a Centrifuge client (centrifugal/protocol `client.proto`, JSON encoding).
+
+use std::borrow::Cow;
+use std::fmt;
+
+use bytes::Bytes;
+use serde::de::{Deserializer, IgnoredAny, Visitor};
+use serde::{Deserialize, de};
+use serde_json::value::RawValue;
+
+/// One command: a number and one method with its request.
+///
+/// Unknown fields are accepted and values that this server has no use for are not looked at. Where
+/// a client sends several methods in one command, [`Command::method`] takes the first in the order
+/// of `dispatchCommand` in centrifuge `client.go`.
+#[derive(Deserialize)]
+pub(super) struct Command<'a> {
+    #[serde(default)]
+    pub(super) id: u32,
+    #[serde(borrow)]
+    connect: Option<TokenRequest<'a>>,
+    #[serde(borrow)]
+    subscribe: Option<ChannelRequest<'a>>,
+    #[serde(borrow)]
+    unsubscribe: Option<ChannelRequest<'a>>,
+    #[serde(borrow)]
+    publish: Option<PublishRequest<'a>>,
+    presence: Option<IgnoredAny>,
+    presence_stats: Option<IgnoredAny>,
+    history: Option<IgnoredAny>,
+    rpc: Option<IgnoredAny>,
+    send: Option<IgnoredAny>,
+    #[serde(borrow)]
+    refresh: Option<TokenRequest<'a>>,
+    #[serde(borrow)]
+    sub_refresh: Option<ChannelRequest<'a>>,
+}
+
+/// What a command asks for.
+pub(super) enum Method<'a> {
+    Connect(TokenRequest<'a>),
+    Subscribe(ChannelRequest<'a>),
+    Unsubscribe(ChannelRequest<'a>),
+    Publish(PublishRequest<'a>),
+    /// Presence, presence_stats, history and rpc: methods of features that are not there.
+    Unavailable,
+    Send,
+    Refresh(TokenRequest<'a>),
+    SubRefresh(ChannelRequest<'a>),
+}
+
+/// The part of a connect or refresh request that decides.
+#[derive(Deserialize)]
+pub(super) struct TokenRequest<'a> {
+    #[serde(borrow, default)]
+    pub(super) token: Text<'a>,
+}
+
+/// The part of a subscribe, unsubscribe or sub_refresh request that decides.
+#[derive(Deserialize)]
+pub(super) struct ChannelRequest<'a> {
+    #[serde(borrow, default)]
+    pub(super) channel: Text<'a>,
+    #[serde(borrow, default)]
+    pub(super) token: Text<'a>,
+}
+
+/// A publish request.
+#[derive(Deserialize)]
+pub(super) struct PublishRequest<'a> {
+    #[serde(borrow, default)]
+    pub(super) channel: Text<'a>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    pub(super) data: Option<&'a RawValue>,
+}
+
+impl<'a> Command<'a> {
+    /// Parses one line.
+    pub(super) fn parse(line: &'a str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(line)
+    }
+
+    /// Whether the command is a pong: no number and no `send`, whatever else it holds.
+    pub(super) fn is_pong(&self) -> bool {
+        self.id == 0 && self.send.is_none()
+    }
+
+    /// The method; `None` when there is none that the protocol knows.
+    pub(super) fn method(self) -> Option<Method<'a>> {
+        if let Some(request) = self.connect {
+            return Some(Method::Connect(request));
+        }
+        if let Some(request) = self.subscribe {
+            return Some(Method::Subscribe(request));
+        }
+        if let Some(request) = self.unsubscribe {
+            return Some(Method::Unsubscribe(request));
+        }
+        if let Some(request) = self.publish {
+            return Some(Method::Publish(request));
+        }
+        if self.presence.is_some()
+            || self.presence_stats.is_some()
+            || self.history.is_some()
+            || self.rpc.is_some()
+        {
+            return Some(Method::Unavailable);
+        }
+        if self.send.is_some() {
+            return Some(Method::Send);
+        }
+        if let Some(request) = self.refresh {
+            return Some(Method::Refresh(request));
+        }
+        self.sub_refresh.map(Method::SubRefresh)
+    }
+}
+
+/// A string that is borrowed where it holds no escapes; JSON `null` counts as empty, as in Go.
+#[derive(Default)]
+pub(super) struct Text<'a>(Cow<'a, str>);
+
+impl std::ops::Deref for Text<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TextVisitor;
+
+        impl<'de> Visitor<'de> for TextVisitor {
+            type Value = Text<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Borrowed(text)))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Owned(text.to_owned())))
+            }
+
+            fn visit_unit<E: de::Error>(self) -> Result<Text<'de>, E> {
+                Ok(Text::default())
+            }
+        }
+
+        deserializer.deserialize_any(TextVisitor)
+    }
+}
+
+/// For a field whose JSON `null` is a value and not an absence.
+pub(crate) fn present<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
+}
+
+/// Copies valid JSON so that it takes one line.
+///
+/// Replies and pushes are separated by newlines, and lines of server-sent events by carriage
+/// returns too. Neither can stand inside a JSON string, so a space in its place changes nothing.
+pub(crate) fn one_line(json: &RawValue) -> Bytes {
+    let json = json.get().as_bytes();
+    if !json.iter().any(|&byte| byte == b'\n' || byte == b'\r') {
+        return Bytes::copy_from_slice(json);
+    }
+    json.iter().map(|&byte| if byte == b'\n' || byte == b'\r' { b' ' } else { byte }).collect()
+}
