@@ -3,3 +3,6 @@
 pub mod close;
 pub mod limits;
 pub mod protocol;
+pub mod shard;
+#[doc(hidden)]
+pub mod sys;
