@@ -6,3 +6,6 @@ pub mod close;
 pub mod codec;
 pub mod limits;
 pub mod protocol;
+pub mod shard;
+#[doc(hidden)]
+pub mod sys;
