@@ -2,15 +2,22 @@
 //!
 //! Names and nesting are those of Centrifugo v6 wherever an option means the same; `tiderace`
 //! own options are `shards`, `engine.receive_buffers`, `engine.receive_buffer_bytes`,
-//! `http_api.max_request_body_size` and `log.format`. `load` makes a `Config` from the file,
+//! `http_api.max_request_body_size` and `log.format`. [`load`] makes a `Config` from the file,
 //! the environment and the flags; an embedder fills the fields itself.
 
+mod centrifugo;
+mod error;
+mod keys;
+mod load;
 mod secret;
+mod value;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+pub use error::{ConfigError, Place};
+pub use load::{Flag, Loaded, load};
 pub use secret::Secret;
 
 /// Everything `tiderace serve` can be told.
