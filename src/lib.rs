@@ -2,10 +2,17 @@
 
 pub mod api;
 pub mod auth;
+pub mod cli;
 pub mod close;
 pub mod codec;
+pub mod config;
+pub mod core;
+pub mod frame;
+pub mod hub;
 pub mod limits;
+pub mod metrics;
 pub mod protocol;
+pub mod server;
 pub mod shard;
 #[doc(hidden)]
 pub mod sys;

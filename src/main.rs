@@ -1,1 +1,5 @@
-fn main() {}
+//! The program `tiderace`: the library's command line.
+
+fn main() -> std::process::ExitCode {
+    tiderace::cli::main()
+}

@@ -1,0 +1,359 @@
+//! One setting as it was written, and the readings that options give it.
+//!
+//! Text is read as the option needs it, because the environment and flags know only text.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use tracing_subscriber::EnvFilter;
+
+use super::{LogFormat, Secret};
+
+/// A value of TOML, JSON or YAML. Not `Debug`: it may be a secret.
+pub(super) enum Value {
+    Nothing,
+    Bool(bool),
+    Integer(i128),
+    Float(f64),
+    Text(String),
+    List(Vec<Value>),
+    Table,
+}
+
+impl Value {
+    /// Whether a Centrifugo option with this value asks for nothing.
+    pub(super) fn is_off(&self) -> bool {
+        match self {
+            Self::Nothing | Self::Bool(false) | Self::Integer(0) => true,
+            Self::Text(text) => matches!(text.as_str(), "" | "false" | "0" | "memory"),
+            Self::List(items) => items.is_empty(),
+            Self::Bool(true) | Self::Integer(_) | Self::Float(_) | Self::Table => false,
+        }
+    }
+
+    fn integer(&self) -> Option<i128> {
+        match self {
+            Self::Integer(number) => Some(*number),
+            Self::Text(text) => text.trim().parse().ok(),
+            _ => None,
+        }
+    }
+
+    fn expected(&self, what: &str) -> String {
+        let found = match self {
+            Self::Nothing => "nothing".into(),
+            Self::Bool(value) => value.to_string(),
+            Self::Integer(number) => number.to_string(),
+            Self::Float(number) => number.to_string(),
+            Self::Text(text) => format!("{:?}", text.chars().take(60).collect::<String>()),
+            Self::List(_) => "a list".into(),
+            Self::Table => "a section".into(),
+        };
+        format!("expected {what}, found {found}")
+    }
+}
+
+/// `true` or `false`.
+pub(super) fn switch(value: Value) -> Result<bool, String> {
+    match &value {
+        Value::Bool(on) => Ok(*on),
+        Value::Text(text) => match text.trim().to_ascii_lowercase().as_str() {
+            "true" | "1" => Ok(true),
+            "false" | "0" => Ok(false),
+            _ => Err(value.expected("true or false")),
+        },
+        _ => Err(value.expected("true or false")),
+    }
+}
+
+/// A whole number within a range.
+pub(super) fn number<T>(value: Value, range: RangeInclusive<T>) -> Result<T, String>
+where
+    T: TryFrom<i128> + PartialOrd + std::fmt::Display,
+{
+    match value.integer().and_then(|number| T::try_from(number).ok()) {
+        Some(number) if range.contains(&number) => Ok(number),
+        _ => {
+            let (low, high) = (range.start(), range.end());
+            Err(value.expected(&format!("a whole number from {low} to {high}")))
+        }
+    }
+}
+
+/// A power of two within a range.
+pub(super) fn power_of_two(value: Value, range: RangeInclusive<u16>) -> Result<u16, String> {
+    let what = format!("a power of two from {} to {}", range.start(), range.end());
+    match value.integer().and_then(|number| u16::try_from(number).ok()) {
+        Some(number) if number.is_power_of_two() && range.contains(&number) => Ok(number),
+        _ => Err(value.expected(&what)),
+    }
+}
+
+/// A duration from 1 ms to a day, written with its unit.
+pub(super) fn duration(value: Value) -> Result<Duration, String> {
+    const RANGE: RangeInclusive<Duration> =
+        Duration::from_millis(1)..=Duration::from_secs(24 * 60 * 60);
+    let read = match &value {
+        Value::Text(text) => go_duration(text.trim()),
+        _ => None,
+    };
+    read.filter(|duration| RANGE.contains(duration)).ok_or_else(|| {
+        value.expected("a duration from 1ms to 24h with its unit, such as \"25s\" or \"300ms\"")
+    })
+}
+
+/// A duration in the notation of Go, as Centrifugo reads it: "1h30m", "1.5s", "300ms".
+fn go_duration(mut text: &str) -> Option<Duration> {
+    let mut seconds = 0.0;
+    if text.is_empty() {
+        return None;
+    }
+    while !text.is_empty() {
+        let end = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let amount: f64 = text[..end].parse().ok()?;
+        let rest = &text[end..];
+        let end = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
+        seconds += amount
+            * match &rest[..end] {
+                "h" => 3600.0,
+                "m" => 60.0,
+                "s" => 1.0,
+                "ms" => 1e-3,
+                "us" | "µs" => 1e-6,
+                "ns" => 1e-9,
+                _ => return None,
+            };
+        text = &rest[end..];
+    }
+    Duration::try_from_secs_f64(seconds).ok()
+}
+
+/// A text; the empty one stands for none.
+pub(super) fn text(value: Value) -> Result<Option<String>, String> {
+    match value {
+        Value::Text(text) => Ok(Some(text).filter(|text| !text.is_empty())),
+        other => Err(other.expected("a text in quotes")),
+    }
+}
+
+/// A secret; the empty one stands for none. The message never shows what was found.
+pub(super) fn secret(value: Value) -> Result<Option<Secret>, String> {
+    match value {
+        Value::Text(text) => Ok(Some(text).filter(|text| !text.is_empty()).map(Secret::new)),
+        _ => Err("expected a text in quotes".into()),
+    }
+}
+
+/// An IP address or `localhost`; the empty text stands for all IPv4 interfaces.
+pub(super) fn address(value: Value) -> Result<IpAddr, String> {
+    let what = "an IP address or \"localhost\"";
+    match &value {
+        Value::Text(text) => match text.trim() {
+            "" => Ok(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+            "localhost" => Ok(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            other => other.parse().map_err(|_| value.expected(what)),
+        },
+        _ => Err(value.expected(what)),
+    }
+}
+
+/// Patterns of origins: a list, or one text with blanks or commas between them.
+pub(super) fn origins(value: Value) -> Result<Vec<String>, String> {
+    match value {
+        Value::Text(text) => text
+            .split([' ', ',', '\t', '\n'])
+            .filter(|part| !part.is_empty())
+            .map(|part| origin(Value::Text(part.into())))
+            .collect(),
+        Value::List(items) => items.into_iter().map(origin).collect(),
+        other => Err(other.expected("a list of origins")),
+    }
+}
+
+/// A pattern that some `Origin` header can match: such a header has a scheme and no path.
+fn origin(value: Value) -> Result<String, String> {
+    if let Value::Text(text) = &value {
+        let after_scheme = text.split_once("://").map(|(_, rest)| rest);
+        let matchable = match after_scheme {
+            Some(host) => !host.is_empty() && !host.contains('/'),
+            None => text.contains('*'),
+        };
+        if matchable {
+            return Ok(text.to_ascii_lowercase());
+        }
+    }
+    Err(value.expected("origins such as \"https://example.com\", without a path, or \"*\""))
+}
+
+/// A level or the directives of a filter. A bare word must be a level: the filter itself would
+/// take a misspelt level for the name of a target.
+pub(super) fn level(value: Value) -> Result<String, String> {
+    const LEVELS: [&str; 7] = ["none", "off", "trace", "debug", "info", "warn", "error"];
+    let what = "none, trace, debug, info, warn, error, or directives such as \
+                \"info,tiderace::shard=debug\"";
+    let Value::Text(text) = &value else { return Err(value.expected(what)) };
+    let directives = text.trim().to_ascii_lowercase();
+    let known = directives.split(',').all(|directive| {
+        let level = directive.rsplit('=').next().unwrap_or(directive);
+        LEVELS.contains(&level)
+    });
+    let directives = if directives == "none" { "off".into() } else { directives };
+    if !known || EnvFilter::try_new(&directives).is_err() {
+        return Err(value.expected(what));
+    }
+    Ok(directives)
+}
+
+/// `text` or `json`.
+pub(super) fn log_format(value: Value) -> Result<LogFormat, String> {
+    match &value {
+        Value::Text(text) if text == "text" => Ok(LogFormat::Text),
+        Value::Text(text) if text == "json" => Ok(LogFormat::Json),
+        _ => Err(value.expected("\"text\" or \"json\"")),
+    }
+}
+
+/// A visitor that hands the value to a function, whose `Err` becomes an error of the parser, which
+/// stands at the value at that moment and knows the line.
+pub(super) struct Read<F>(pub(super) F);
+
+impl<F: FnOnce(Value) -> Result<(), ()>> Read<F> {
+    fn take<E: de::Error>(self, value: Value) -> Result<(), E> {
+        (self.0)(value).map_err(|()| E::custom("refused"))
+    }
+}
+
+impl<'de, F: FnOnce(Value) -> Result<(), ()>> Visitor<'de> for Read<F> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_bool<E: de::Error>(self, value: bool) -> Result<(), E> {
+        self.take(Value::Bool(value))
+    }
+
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<(), E> {
+        self.take(Value::Integer(value.into()))
+    }
+
+    fn visit_u64<E: de::Error>(self, value: u64) -> Result<(), E> {
+        self.take(Value::Integer(value.into()))
+    }
+
+    fn visit_i128<E: de::Error>(self, value: i128) -> Result<(), E> {
+        self.take(Value::Integer(value))
+    }
+
+    fn visit_u128<E: de::Error>(self, value: u128) -> Result<(), E> {
+        self.take(Value::Float(value as f64))
+    }
+
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<(), E> {
+        self.take(Value::Float(value))
+    }
+
+    fn visit_str<E: de::Error>(self, value: &str) -> Result<(), E> {
+        self.take(Value::Text(value.into()))
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<(), E> {
+        self.take(Value::Nothing)
+    }
+
+    fn visit_none<E: de::Error>(self) -> Result<(), E> {
+        self.take(Value::Nothing)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element()? {
+            list.push(item);
+        }
+        self.take(Value::List(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
+        while entries.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        self.take(Value::Table)
+    }
+}
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let mut read = Value::Nothing;
+        from.deserialize_any(Read(|value| {
+            read = value;
+            Ok(())
+        }))?;
+        Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(text: &str) -> Value {
+        Value::Text(text.into())
+    }
+
+    #[test]
+    fn durations_are_read_as_go_writes_them() {
+        for (text, millis) in
+            [("25s", 25_000), ("300ms", 300), ("1h30m", 5_400_000), ("1.5s", 1_500)]
+        {
+            assert_eq!(duration(of(text)), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for text in ["", "25", "s", "-1s", "1x", "25h", "1ns", "1..2s", "9e9s"] {
+            assert!(duration(of(text)).is_err(), "{text}");
+        }
+        assert!(duration(Value::Integer(25)).unwrap_err().contains("with its unit"));
+    }
+
+    #[test]
+    fn numbers_keep_their_range() {
+        assert_eq!(number(Value::Integer(7), 1..=7_usize), Ok(7));
+        assert_eq!(number(of(" 7 "), 1..=7_usize), Ok(7));
+        assert_eq!(
+            number(Value::Integer(8), 1..=7_usize),
+            Err("expected a whole number from 1 to 7, found 8".into())
+        );
+        assert!(number(Value::Integer(-1), 0..=7_usize).is_err());
+        assert!(number(Value::Float(1.5), 0..=7_usize).is_err());
+        assert_eq!(power_of_two(Value::Integer(256), 1..=32_768), Ok(256));
+        assert!(power_of_two(Value::Integer(300), 1..=32_768).is_err());
+    }
+
+    #[test]
+    fn origins_that_no_browser_sends_are_refused() {
+        assert_eq!(
+            origins(of("https://A.example:8000,http://*.b.example *")),
+            Ok(vec!["https://a.example:8000".into(), "http://*.b.example".into(), "*".into()])
+        );
+        for pattern in ["example.com", "https://example.com/", "https://"] {
+            assert!(origins(Value::List(vec![of(pattern)])).is_err(), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn a_misspelt_level_is_not_taken_for_a_target() {
+        assert_eq!(level(of("none")), Ok("off".into()));
+        assert_eq!(
+            level(of("info,tiderace::shard=debug")),
+            Ok("info,tiderace::shard=debug".into())
+        );
+        assert!(level(of("inof")).is_err());
+        assert!(level(of("")).is_err());
+    }
+
+    #[test]
+    fn a_secret_is_not_shown_by_its_error() {
+        let message = secret(Value::Integer(8_675_309)).unwrap_err();
+        assert!(!message.contains("8675309"), "{message}");
+        assert_eq!(secret(of("")), Ok(None));
+    }
+}
