@@ -1,0 +1,3 @@
+//! The command line: flags to work, one file per subcommand.
+
+pub(crate) mod bench;
