@@ -39,7 +39,7 @@ impl Frame {
     /// The frame as a segment of its own, without a copy.
     pub fn into_segment(self) -> Range {
         let (from, to) = (self.start, self.bytes.len());
-        Range::new(Segment(Rc::new(Inner::Frame(self.bytes))), from, to)
+        Range::new(Segment::from(self.bytes), from, to)
     }
 }
 
@@ -59,6 +59,19 @@ enum Inner {
 impl From<Vec<u8>> for Segment {
     fn from(bytes: Vec<u8>) -> Self {
         Self(Rc::new(Inner::Own(bytes)))
+    }
+}
+
+impl From<Bytes> for Segment {
+    fn from(bytes: Bytes) -> Self {
+        Self(Rc::new(Inner::Frame(bytes)))
+    }
+}
+
+impl Segment {
+    /// How many clones live on this shard, this one included; a send in flight counts as one.
+    pub fn holders(&self) -> usize {
+        Rc::strong_count(&self.0)
     }
 }
 

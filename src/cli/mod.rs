@@ -1,5 +1,6 @@
 //! The command line: from arguments to an exit code, one file per subcommand.
 
+mod bench;
 mod logging;
 mod serve;
 
@@ -18,12 +19,15 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::Arguments),
+    /// Load generator for this server and its peers.
+    Bench(bench::BenchArgs),
 }
 
 /// Runs the program with the arguments of the process. A failure is told on stderr.
 pub fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Serve(arguments) => serve::run(arguments),
+        Command::Bench(arguments) => bench::run(arguments).map_err(Into::into),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -8,8 +8,12 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
 use super::logging;
 use crate::config::{self, Config, Flag, Loaded, Secret};
+use crate::server::Server;
 
 /// Run the server.
 ///
@@ -79,11 +83,27 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
 }
 
 fn start(
-    _config: Config,
-    _dev: bool,
-    _on_listening: impl FnOnce(SocketAddr),
+    config: Config,
+    dev: bool,
+    on_listening: impl FnOnce(SocketAddr),
 ) -> Result<(), Box<dyn Error>> {
-    Err("the server is not part of this build".into())
+    let mut builder = Server::builder(config);
+    if dev {
+        builder = builder.page(include_str!("../api/page.html"));
+    }
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    let server = builder.start()?;
+    on_listening(server.address());
+    signals.forever().next();
+    // The first signal ends the server in order; a second one ends the process at once.
+    std::thread::spawn(move || {
+        if signals.forever().next().is_some() {
+            std::process::exit(130);
+        }
+    });
+    tracing::info!("shutting down");
+    server.shutdown();
+    Ok(())
 }
 
 /// What stdout says once the server listens. The first line is read by programs.

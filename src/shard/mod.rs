@@ -1,7 +1,12 @@
 //! The shell of one core: moves bytes between ring, links and core, decides nothing.
 
 pub mod links;
+mod ports;
 pub mod sleep;
+mod turn;
+
+pub use ports::{Command, Mailbox, Refused};
+pub use turn::{Start, run};
 
 /// The atomics of the sleep handshake under one name, so that the loom test can run the same text on its own.
 mod sync {

@@ -1,0 +1,137 @@
+//! What the kernel tells about the cost of a run: busy time of a core, CPU and memory of a process, the own thread.
+
+use std::fs;
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::time::{ClockId, clock_gettime};
+
+use super::Error;
+
+/// Ticks of one core since boot, from /proc/stat.
+#[derive(Clone, Copy)]
+pub(super) struct CoreTicks {
+    pub(super) busy: u64,
+    pub(super) total: u64,
+}
+
+/// Busy and all ticks of core `cpu`: whole core, interrupts and kernel threads included, because work that the kernel
+/// does for a server outside its process is the server's all the same.
+pub(super) fn core_ticks(cpu: usize) -> Option<CoreTicks> {
+    parse_core_ticks(&fs::read_to_string("/proc/stat").ok()?, cpu)
+}
+
+fn parse_core_ticks(stat: &str, cpu: usize) -> Option<CoreTicks> {
+    let name = format!("cpu{cpu}");
+    let line = stat.lines().find(|line| line.split(' ').next() == Some(&name))?;
+    // user nice system idle iowait irq softirq steal; guest time is part of user.
+    let ticks: Vec<u64> =
+        line.split_whitespace().skip(1).take(8).map(str::parse).collect::<Result<_, _>>().ok()?;
+    let total: u64 = ticks.iter().sum();
+    let resting = ticks.get(3)? + ticks.get(4)? + ticks.get(7)?;
+    Some(CoreTicks { busy: total - resting, total })
+}
+
+/// CPU seconds that process `pid` has used.
+pub(super) fn process_cpu_seconds(pid: u32) -> Option<f64> {
+    let ticks = parse_process_ticks(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
+    Some(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
+}
+
+fn parse_process_ticks(stat: &str) -> Option<u64> {
+    // The name in parentheses may hold anything; utime and stime are fields 14 and 15, and field 3 follows the name.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some(user + system)
+}
+
+/// Memory of a process in bytes.
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+pub(super) struct Memory {
+    /// Anonymous memory, shared pages by share (`Pss_Anon`): what connections cost.
+    pub(super) anonymous: Option<u64>,
+    /// Resident memory (`VmRSS`), file pages included.
+    pub(super) resident: u64,
+}
+
+/// `None` if the process is not there.
+pub(super) fn memory(pid: u32) -> Option<Memory> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    Some(Memory {
+        anonymous: kibibytes(&rollup, "Pss_Anon:"),
+        resident: kibibytes(&status, "VmRSS:")?,
+    })
+}
+
+fn kibibytes(text: &str, name: &str) -> Option<u64> {
+    let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
+    Some(rest.split_whitespace().next()?.parse::<u64>().ok()? * 1_024)
+}
+
+/// CPU time of the calling thread.
+pub(super) fn thread_cpu() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// Pins the calling thread to one core.
+pub(super) fn pin(cpu: usize) -> Result<(), Error> {
+    if cpu >= CpuSet::MAX_CPU {
+        return Err(Error::Usage(format!("there is no core {cpu}")));
+    }
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    sched_setaffinity(None, &set)
+        .map_err(|error| Error::Usage(format!("cannot run on core {cpu}: {error}")))
+}
+
+/// Makes sure that `sockets` may be open at once.
+pub(super) fn allow_sockets(sockets: usize) -> Result<(), Error> {
+    /// Standard streams, poll, /proc files.
+    const OTHER_FILES: u64 = 32;
+    let wanted = sockets as u64 + OTHER_FILES;
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= wanted) {
+        return Ok(());
+    }
+    if limit.maximum.is_some_and(|maximum| maximum < wanted) {
+        return Err(Error::Usage(format!(
+            "{sockets} connections need {wanted} open files, the limit is {}: see `ulimit -Hn`",
+            limit.maximum.unwrap_or_default()
+        )));
+    }
+    setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum })
+        .map_err(|error| Error::Usage(format!("cannot raise the limit of open files: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_right_core_is_read_and_rest_is_not_work() {
+        let stat =
+            "cpu  1 1 1 1 1 1 1 1 0 0\ncpu1 10 1 20 100 5 2 3 4 0 0\ncpu10 9 9 9 9 9 9 9 9 0 0\n";
+        let ticks = parse_core_ticks(stat, 1).unwrap();
+        assert_eq!((ticks.busy, ticks.total), (36, 145));
+        assert_eq!(parse_core_ticks(stat, 10).unwrap().total, 72);
+        assert!(parse_core_ticks(stat, 2).is_none());
+    }
+
+    #[test]
+    fn a_process_name_with_spaces_and_parentheses_is_skipped() {
+        let stat = "7 (a) b) S 1 7 7 0 -1 4194304 1 2 3 4 500 60 0 0 20 0 1 0 9 9 9";
+        assert_eq!(parse_process_ticks(stat), Some(560));
+        assert_eq!(parse_process_ticks("7 S 1"), None);
+    }
+
+    #[test]
+    fn the_own_process_has_memory() {
+        let memory = memory(std::process::id()).unwrap();
+        assert!(memory.resident > 0);
+        assert_eq!(kibibytes("Rss: 5 kB\nPss_Anon:   7 kB\n", "Pss_Anon:"), Some(7_168));
+    }
+}

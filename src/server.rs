@@ -1,0 +1,452 @@
+//! The server: starts, pins, drains and joins the shards. The embedding program's way in.
+
+use std::{
+    fmt,
+    net::{SocketAddr, TcpListener},
+    sync::{
+        Arc, Barrier, OnceLock,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, Sender, bounded};
+use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
+
+use crate::{
+    api::shapes::NodeInfo,
+    auth::Tokens,
+    close::CloseReason,
+    config::Config,
+    core::{Outcome, OutsideAnswer, OutsideCall, Process, Route, Settings},
+    hub::HashKey,
+    limits::{LINK_ENTRIES, REFUSALS_IN_FLIGHT_MAX, SHARDS_MAX},
+    protocol::{
+        Name, Now, Payload,
+        centrifuge::{ChannelRules, Policy},
+        handler::{ConnectionRef, Handler},
+    },
+    shard::{self, Command, Mailbox, Refused, links, sleep::Sleeper},
+    sys::{cpu, doorbell::Doorbell, requirements, ring::Sizes, sockets},
+};
+
+/// Commands of other threads that one shard has not taken yet.
+const MAILBOX_COMMANDS: usize = 16_384;
+/// Connections that the kernel completed and a shard has not accepted yet.
+const LISTEN_BACKLOG: i32 = 16_384;
+/// Descriptors that are not connections: rings, listeners, eventfds, standard streams.
+const SPARE_DESCRIPTORS: usize = 128;
+/// A shard that makes no turn for so long stands still for good.
+const STALL: Duration = Duration::from_secs(10);
+/// What glommio registers for its own rings, of which tiderace uses none: its default is 10 MiB.
+const EXECUTOR_MEMORY_BYTES: usize = 64 << 10;
+
+/// Why a server did not start.
+#[derive(Debug)]
+pub enum Error {
+    /// The machine lacks something; each problem says what to do.
+    Requirements(Vec<requirements::Problem>),
+    /// The address cannot be listened on; the text says why and what to do.
+    Listen(String),
+    /// A shard did not start.
+    Shard(String),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Requirements(problems) => {
+                let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+                f.write_str(&lines.join("\n"))
+            }
+            Self::Listen(text) | Self::Shard(text) => f.write_str(text),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// A server that has not started.
+pub struct Builder {
+    config: Config,
+    page: Option<&'static str>,
+    routes: Vec<Route>,
+}
+
+impl Builder {
+    /// A page for `GET /`; `{{API_KEY}}` in it becomes the key of the HTTP API.
+    #[must_use]
+    pub fn page(mut self, html: &'static str) -> Self {
+        self.page = Some(html);
+        self
+    }
+
+    /// A WebSocket endpoint of the embedder's own at exactly this path. `handler` is called on the
+    /// connection's shard for each connection; a built-in path is replaced.
+    #[must_use]
+    pub fn websocket<H: Handler + 'static>(
+        mut self,
+        path: &str,
+        handler: impl Fn() -> H + Send + Sync + 'static,
+    ) -> Self {
+        let handler = Arc::new(move || Box::new(handler()) as Box<dyn Handler>);
+        self.routes.push(Route { path: path.into(), handler });
+        self
+    }
+
+    /// Checks the machine, listens, and starts the shards.
+    ///
+    /// # Errors
+    /// What is missing, in words that say what to do. Nothing runs then.
+    pub fn start(self) -> Result<Server, Error> {
+        let cpus = cpu::affinity();
+        let shards = self.config.shards.map_or(cpus.len(), Into::into).min(SHARDS_MAX);
+        let wanted = self.config.client.connection_limit.map_or(0, Into::into);
+        let (fatal, warnings): (Vec<_>, Vec<_>) =
+            requirements::check(wanted, shards).into_iter().partition(|problem| problem.fatal);
+        for problem in warnings {
+            tracing::warn!("{problem}");
+        }
+        if !fatal.is_empty() {
+            return Err(Error::Requirements(fatal));
+        }
+        let (address, listeners) = listen(self.config.http_server.listen(), shards)?;
+        let epoch = Instant::now();
+        let sizes = Sizes {
+            submission_entries: 1_024,
+            completion_entries: 16_384,
+            receive_buffers: self.config.engine.receive_buffers,
+            receive_buffer_bytes: self.config.engine.receive_buffer_bytes,
+        };
+        let shutdown_timeout = self.config.shutdown.timeout;
+        let process = Arc::new(self.process(shards));
+        let mut server = Server {
+            address,
+            handle: Handle { process: Arc::clone(&process), mailboxes: Arc::from([]) },
+            shards: Vec::new(),
+            shutdown_timeout,
+            watchdog: None,
+        };
+        server.start_shards(process, listeners, &cpus, sizes, epoch)?;
+        Ok(server)
+    }
+
+    fn process(self, shards: usize) -> Process {
+        let random = random_bytes();
+        let half = |at: usize| u64::from_le_bytes(random[at..at + 8].try_into().expect("8 bytes"));
+        let uid = uuid::Builder::from_random_bytes(random[16..].try_into().expect("16 bytes"))
+            .into_uuid()
+            .to_string();
+        let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Process {
+            key: HashKey(half(0), half(8)),
+            shards,
+            connections: AtomicUsize::new(0),
+            started: Now { monotonic_ms: 0, unix_s: unix.as_secs() },
+            settings: settings(self.config, self.page, self.routes, uid.clone()),
+            uid,
+        }
+    }
+}
+
+/// The configuration in the units of the core.
+fn settings(config: Config, page: Option<&str>, routes: Vec<Route>, uid: String) -> Settings {
+    let client = config.client;
+    let channel = &config.channel.without_namespace;
+    let ms = |duration: Duration| duration.as_millis() as u64;
+    let tokens = client.token.hmac_secret_key.as_ref().map(|secret| {
+        Tokens::new(secret.expose(), client.token.audience.clone(), client.token.issuer.clone())
+    });
+    let api_key = config.http_api.key.as_ref().map(|key| key.expose().to_owned());
+    let page = page.map(|html| html.replace("{{API_KEY}}", api_key.as_deref().unwrap_or("")));
+    let reserved = SPARE_DESCRIPTORS + REFUSALS_IN_FLIGHT_MAX;
+    let descriptors = requirements::open_files_limit().saturating_sub(reserved);
+    Settings {
+        connections_max: client
+            .connection_limit
+            .map_or(descriptors, |limit| usize::from(limit).min(descriptors)),
+        queue_bytes_max: client.queue_max_size,
+        message_bytes_max: config.websocket.message_size_limit,
+        body_bytes_max: config.http_api.max_request_body_size,
+        subscriptions_max: client.channel_limit,
+        request_timeout_ms: ms(client.stale_close_delay).max(1),
+        idle_timeout_ms: 75_000,
+        policy: Policy {
+            insecure: client.insecure,
+            anonymous: client.allow_anonymous_connect_without_token,
+            tokens,
+            ping_interval_ms: ms(client.ping_interval),
+            pong_timeout_ms: ms(client.pong_timeout),
+            stale_close_ms: ms(client.stale_close_delay),
+            channel_bytes_max: config.channel.max_length,
+            channels: ChannelRules {
+                allow_subscribe_for_client: channel.allow_subscribe_for_client,
+                allow_subscribe_for_anonymous: channel.allow_subscribe_for_anonymous,
+                allow_publish_for_client: channel.allow_publish_for_client,
+                allow_publish_for_subscriber: channel.allow_publish_for_subscriber,
+                allow_publish_for_anonymous: channel.allow_publish_for_anonymous,
+            },
+            version: env!("CARGO_PKG_VERSION").into(),
+            node: uid,
+        },
+        allowed_origins: client.allowed_origins,
+        api_key,
+        api_insecure: config.http_api.insecure,
+        api_enabled: !config.http_api.disabled,
+        health_enabled: config.health.enabled,
+        page,
+        routes,
+        node_name: node_name(),
+    }
+}
+
+fn node_name() -> String {
+    let system = rustix::system::uname();
+    format!("{}_{}", system.nodename().to_string_lossy(), std::process::id())
+}
+
+fn random_bytes() -> [u8; 32] {
+    let mut bytes = [0; 32];
+    let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    assert_eq!(filled, Ok(bytes.len()), "the kernel's random generator is up");
+    bytes
+}
+
+/// One listening socket per shard. The first is bound alone, because a port that another process
+/// listens on with SO_REUSEPORT would silently be shared.
+fn listen(wanted: SocketAddr, shards: usize) -> Result<(SocketAddr, Vec<TcpListener>), Error> {
+    let failed = |error| Error::Listen(requirements::explain_bind(wanted, &error));
+    if wanted.port() != 0 {
+        sockets::listener(wanted, false, 1).map_err(failed)?;
+    }
+    let first = sockets::listener(wanted, true, LISTEN_BACKLOG).map_err(failed)?;
+    let address = first.local_addr().map_err(failed)?;
+    let mut listeners = vec![first];
+    for _ in 1..shards {
+        listeners.push(sockets::listener(address, true, LISTEN_BACKLOG).map_err(failed)?);
+    }
+    Ok((address, listeners))
+}
+
+/// A running server. Dropping it without [`Server::shutdown`] leaves it running.
+pub struct Server {
+    address: SocketAddr,
+    handle: Handle,
+    shards: Vec<ExecutorJoinHandle<()>>,
+    shutdown_timeout: Duration,
+    watchdog: Option<Sender<()>>,
+}
+
+impl Server {
+    /// A server with this configuration.
+    pub fn builder(config: Config) -> Builder {
+        Builder { config, page: None, routes: Vec::new() }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The way in for any thread of this process.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    fn start_shards(
+        &mut self,
+        process: Arc<Process>,
+        listeners: Vec<TcpListener>,
+        cpus: &[usize],
+        sizes: Sizes,
+        epoch: Instant,
+    ) -> Result<(), Error> {
+        let shards = process.shards;
+        let barrier = Arc::new(Barrier::new(shards));
+        let rings: Arc<Vec<OnceLock<_>>> = Arc::new((0..shards).map(|_| OnceLock::new()).collect());
+        let sleepers: Vec<_> = (0..shards).map(|_| Arc::new(Sleeper::new())).collect();
+        let (ready, readiness) = bounded(shards);
+        let mut mailboxes = Vec::with_capacity(shards);
+        let mut turns = Vec::with_capacity(shards);
+        let ports = links::mesh(shards, LINK_ENTRIES);
+        for (shard, (listener, ports)) in listeners.into_iter().zip(ports).enumerate() {
+            let (sender, commands) = bounded(MAILBOX_COMMANDS);
+            let doorbell = Doorbell::new().map_err(|error| Error::Shard(error.to_string()))?;
+            let sleeper = Arc::clone(&sleepers[shard]);
+            mailboxes.push(Mailbox::new(sender, doorbell.clone(), sleeper));
+            let counter = Arc::new(AtomicU64::new(0));
+            turns.push(Arc::clone(&counter));
+            let start = shard::Start {
+                shard: shard as u16,
+                process: Arc::clone(&process),
+                seed: random_bytes(),
+                sizes,
+                listener,
+                ports,
+                sleepers: sleepers.clone(),
+                rings: Arc::clone(&rings),
+                barrier: Arc::clone(&barrier),
+                commands,
+                doorbell,
+                turns: counter,
+                epoch,
+                ready: ready.clone(),
+            };
+            let executor = LocalExecutorBuilder::new(Placement::Fixed(cpus[shard % cpus.len()]))
+                .name(&format!("shard-{shard}"))
+                .io_memory(EXECUTOR_MEMORY_BYTES)
+                .ring_depth(16)
+                .spawn(move || async move {
+                    let _guard = AbortOnPanic;
+                    shard::run(start).await;
+                })
+                .map_err(|error| Error::Shard(format!("shard {shard} did not start: {error}")))?;
+            self.shards.push(executor);
+        }
+        for _ in 0..shards {
+            readiness
+                .recv()
+                .expect("every shard reports")
+                .map_err(|error| Error::Shard(format!("a shard's ring was not made: {error}")))?;
+        }
+        self.handle.mailboxes = mailboxes.into();
+        self.watchdog = Some(watch(turns));
+        Ok(())
+    }
+
+    /// Ends the server: no new connections, publishes refused, what was acknowledged delivered,
+    /// clients closed with 3001, handlers with 1001. Returns when all is over or the configured
+    /// time (`shutdown.timeout`) has passed; returns whether everybody left in time.
+    pub fn shutdown(self) -> bool {
+        let deadline = Instant::now() + self.shutdown_timeout;
+        let in_time = self.step(deadline, Command::Refuse)
+            && self.step(deadline, Command::Quiet)
+            && self.step(deadline, Command::CloseAll);
+        if !in_time {
+            tracing::warn!("not all connections were closed in time");
+            return false;
+        }
+        drop(self.watchdog);
+        for mailbox in self.handle.mailboxes.iter() {
+            mailbox.send_waiting(Command::Leave);
+        }
+        for shard in self.shards {
+            if shard.join().is_err() {
+                tracing::error!("a shard's executor failed at its end");
+            }
+        }
+        true
+    }
+
+    fn step(&self, deadline: Instant, command: impl Fn(Sender<()>) -> Command) -> bool {
+        let (done, finished): (_, Receiver<()>) = bounded(self.handle.mailboxes.len());
+        for mailbox in self.handle.mailboxes.iter() {
+            mailbox.send_waiting(command(done.clone()));
+        }
+        self.handle.mailboxes.iter().all(|_| finished.recv_deadline(deadline).is_ok())
+    }
+}
+
+/// The shards' state is each other's: one that panics takes the process with it, before its ring's
+/// memory is unwound under the kernel.
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::process::abort();
+        }
+    }
+}
+
+/// Aborts the process when a shard stands still: the others would wait for it for ever, quietly.
+fn watch(turns: Vec<Arc<AtomicU64>>) -> Sender<()> {
+    let (stop, stopped) = bounded(0);
+    std::thread::spawn(move || {
+        let look = || turns.iter().map(|turns| turns.load(Ordering::Relaxed)).collect::<Vec<_>>();
+        let mut last = look();
+        while let Err(crossbeam_channel::RecvTimeoutError::Timeout) = stopped.recv_timeout(STALL) {
+            let now = look();
+            if let Some(shard) = (0..now.len()).find(|&shard| now[shard] == last[shard]) {
+                eprintln!("tiderace: shard {shard} made no turn for {STALL:?}; aborting");
+                std::process::abort();
+            }
+            last = now;
+        }
+    });
+    stop
+}
+
+/// The way into a running server for any thread of its process. Cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    process: Arc<Process>,
+    mailboxes: Arc<[Mailbox]>,
+}
+
+impl Handle {
+    /// Publishes and waits for the channel's home to give the publication its place. Blocks the
+    /// calling thread for that long: not to be called on a shard.
+    ///
+    /// # Errors
+    /// When the home is behind or has ended.
+    pub fn publish(
+        &self,
+        channel: &str,
+        payload: Payload,
+        data: impl Into<Bytes>,
+    ) -> Result<Outcome, Refused> {
+        let home = self.process.key.home(channel, self.process.shards);
+        let call =
+            OutsideCall::Publish { channel: Name::from(channel), data: data.into(), payload };
+        match self.ask(usize::from(home), call)? {
+            OutsideAnswer::Published(outcome) => Ok(outcome),
+            OutsideAnswer::Info(_) => unreachable!("a publish is answered by its outcome"),
+        }
+    }
+
+    /// Describes the node. Blocks the calling thread until all shards have answered.
+    ///
+    /// # Errors
+    /// When a shard is behind or has ended.
+    pub fn info(&self) -> Result<NodeInfo, Refused> {
+        match self.ask(0, OutsideCall::Info)? {
+            OutsideAnswer::Info(info) => Ok(*info),
+            OutsideAnswer::Published(_) => unreachable!("info is answered by info"),
+        }
+    }
+
+    /// Sends a message to one connection of a handler; lost without a word if it is gone.
+    ///
+    /// # Errors
+    /// When its shard is behind or has ended.
+    pub fn send(
+        &self,
+        connection: ConnectionRef,
+        data: impl Into<Bytes>,
+        text: bool,
+    ) -> Result<(), Refused> {
+        let call = OutsideCall::Send { connection, data: data.into(), text };
+        self.tell(connection, call)
+    }
+
+    /// Closes one connection.
+    ///
+    /// # Errors
+    /// When its shard is behind or has ended.
+    pub fn close(&self, connection: ConnectionRef, reason: CloseReason) -> Result<(), Refused> {
+        self.tell(connection, OutsideCall::Close { connection, reason })
+    }
+
+    fn tell(&self, connection: ConnectionRef, call: OutsideCall) -> Result<(), Refused> {
+        let mailbox = &self.mailboxes[usize::from(connection.shard)];
+        mailbox.send(Command::Call { call, reply: None })
+    }
+
+    fn ask(&self, shard: usize, call: OutsideCall) -> Result<OutsideAnswer, Refused> {
+        let (reply, answer) = bounded(1);
+        self.mailboxes[shard].send(Command::Call { call, reply: Some(reply) })?;
+        answer.recv().map_err(|_| Refused::Ended)
+    }
+}

@@ -1,0 +1,187 @@
+//! The load generator against a small server of tungstenite: exact counts and the fields of its JSON report.
+
+use std::io::{ErrorKind, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use serde_json::Value;
+use tungstenite::protocol::Role;
+use tungstenite::{Message, WebSocket};
+
+/// A server on threads of its own: `/echo` answers, every other path delivers each message to all of that path.
+fn serve() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let subscribers: Arc<Mutex<Vec<Sender<Message>>>> = Arc::default();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let subscribers = subscribers.clone();
+            thread::spawn(move || connection(stream.unwrap(), &subscribers));
+        }
+    });
+    address
+}
+
+fn connection(mut stream: TcpStream, subscribers: &Mutex<Vec<Sender<Message>>>) {
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        std::io::Read::read_exact(&mut stream, &mut byte).unwrap();
+        request.push(byte[0]);
+    }
+    let request = String::from_utf8(request).unwrap();
+    let key = request.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: ")).unwrap();
+    let accept = tungstenite::handshake::derive_accept_key(key.as_bytes());
+    let echoes = request.starts_with("GET /echo ");
+    let (sender, deliveries) = channel();
+    if !echoes {
+        // Before the answer: a client that is connected misses nothing.
+        subscribers.lock().unwrap().push(sender);
+        let stream = stream.try_clone().unwrap();
+        thread::spawn(move || deliver(stream, deliveries));
+    }
+    let head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n";
+    write!(stream, "{head}Sec-WebSocket-Accept: {accept}\r\n\r\n").unwrap();
+    let mut socket = WebSocket::from_raw_socket(stream, Role::Server, None);
+    while let Ok(message) = socket.read() {
+        match message {
+            message @ (Message::Text(_) | Message::Binary(_)) if echoes => {
+                socket.send(message).unwrap();
+            }
+            message @ (Message::Text(_) | Message::Binary(_)) => {
+                for subscriber in subscribers.lock().unwrap().iter() {
+                    let _ = subscriber.send(message.clone());
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn deliver(stream: TcpStream, deliveries: Receiver<Message>) {
+    let mut socket = WebSocket::from_raw_socket(stream, Role::Server, None);
+    for message in deliveries {
+        if let Err(tungstenite::Error::Io(error)) = socket.send(message) {
+            assert_ne!(error.kind(), ErrorKind::WouldBlock);
+            return;
+        }
+    }
+}
+
+/// Runs `tiderace bench` with `flags`; its JSON report.
+fn bench(flags: &str) -> Value {
+    let output = Command::new(env!("CARGO_BIN_EXE_tiderace"))
+        .arg("bench")
+        .args(flags.split_whitespace())
+        .args(["--protocol", "plain", "--duration", "0.3", "--warmup", "0.05", "--json"])
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    assert!(stderr.contains("deliveries/s"), "the summary is on stderr: {stderr}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn number(report: &Value, field: &str) -> u64 {
+    report[field].as_u64().unwrap_or_else(|| panic!("{field}: {}", report[field]))
+}
+
+/// What holds of every run in which nothing was lost.
+fn assert_exact(report: &Value, deliveries_per_message: u64) {
+    assert_eq!(report["errors"], 0, "{report}");
+    assert_eq!(report["undelivered"], 0, "{report}");
+    assert_eq!(
+        number(report, "deliveries_total"),
+        number(report, "messages_total") * deliveries_per_message
+    );
+    assert!(number(report, "messages_total") > 0);
+    assert!(["server", "generator", "neither"].contains(&report["saturated"].as_str().unwrap()));
+    for field in ["messages_per_s", "deliveries_per_s", "generator_busy", "generator_cpu"] {
+        assert!(report[field].as_f64().unwrap() >= 0.0, "{field}");
+    }
+    let latency = &report["latency"];
+    let quantiles = ["p50_us", "p90_us", "p99_us", "p999_us", "max_us"]
+        .map(|quantile| latency[quantile].as_f64().unwrap());
+    assert!(quantiles.is_sorted() && quantiles[0] > 0.0, "{quantiles:?}");
+}
+
+#[test]
+fn echo_counts_every_round_trip() {
+    let target = serve();
+    let pid = std::process::id();
+    let report = bench(&format!(
+        "echo --target ws://{target}/echo --connections 8 --window 3 --size 200 --server-pid {pid}"
+    ));
+    assert_exact(&report, 1);
+    assert_eq!(report["case"], "echo");
+    assert_eq!((&report["window"], &report["payload_bytes"]), (&3.into(), &200.into()));
+    assert_eq!(report["latency"]["sample_every"], 1);
+    assert!(report["server_process_cpu"].as_f64().is_some());
+    assert!(report["server_memory"]["resident"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn an_open_loop_sends_what_its_rate_says() {
+    let target = serve();
+    let report = bench(&format!("echo --target ws://{target}/echo --connections 5 --rate 1000"));
+    assert_exact(&report, 1);
+    assert_eq!(report["rate"], 1000.0);
+    // The schedule never slips: 0.35 s make 350 messages, and a slow end of the run some more.
+    assert!(number(&report, "messages_total") >= 349, "{report}");
+}
+
+#[test]
+fn fanout_counts_a_delivery_for_each_connection() {
+    let target = serve();
+    let report = bench(&format!(
+        "fanout --target ws://{target}/all --connections 10 --publishers 2 --window 4 --size 16"
+    ));
+    assert_exact(&report, 10);
+    assert_eq!((&report["case"], &report["publishers"]), (&"fanout".into(), &2.into()));
+}
+
+#[test]
+fn broadcast_counts_the_square() {
+    let target = serve();
+    let report = bench(&format!("broadcast --target ws://{target}/all --connections 6"));
+    assert_exact(&report, 6);
+    assert_eq!(number(&report, "messages_total"), number(&report, "rounds") * 6);
+}
+
+#[test]
+fn connect_and_idle_establish_connections() {
+    let target = serve();
+    let report = bench(&format!("connect --target ws://{target}/echo --connections 4 --keep 2"));
+    assert_eq!((&report["messages_total"], &report["errors"]), (&4.into(), &0.into()));
+    let report = bench(&format!("connect --target ws://{target}/echo --connections 4"));
+    assert!(number(&report, "messages_total") >= 4);
+    assert_eq!(report["errors"], 0, "{report}");
+    let pid = std::process::id();
+    let report =
+        bench(&format!("idle --target ws://{target}/echo --connections 20 --server-pid {pid}"));
+    assert!(report["idle"]["bytes_per_connection"].as_f64().is_some(), "{report}");
+}
+
+#[test]
+fn a_server_that_refuses_is_named_in_the_error() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = [0; 1024];
+            let _ = std::io::Read::read(&mut stream, &mut request).unwrap();
+            stream.write_all(b"HTTP/1.1 503 Service Unavailable\r\n\r\n").unwrap();
+        }
+    });
+    let output = Command::new(env!("CARGO_BIN_EXE_tiderace"))
+        .args(["bench", "echo", "--protocol", "plain", "--target", &format!("ws://{target}/")])
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("503 Service Unavailable"), "{stderr}");
+}
