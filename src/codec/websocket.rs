@@ -108,7 +108,7 @@ enum Step<'i> {
     Starved,
     /// A message that lies in the input.
     Direct(Message<'i>),
-    /// A message that lies in the box, checked: in `control` for a control frame, else in `message`.
+    /// A checked message in the box: in `control` for a control frame, else in `message`.
     Collected(Opcode),
 }
 
