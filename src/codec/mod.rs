@@ -1,4 +1,4 @@
-//! Bytes on the wire and the values they stand for: HTTP/1.1 requests, the handshake, WebSocket frames.
+//! Bytes on the wire and the values they stand for: HTTP/1.1 requests, WebSocket frames.
 //!
 //! PURE. A reader is fed what a receive brought, hands out one value per call that borrows those
 //! bytes where it can, and keeps a box of its own only while something is incomplete.

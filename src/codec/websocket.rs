@@ -65,9 +65,9 @@ pub enum Message<'a> {
 
 /// The server's reading side of one connection.
 ///
-/// An idle reader is one pointer. A frame or message that is incomplete is collected in a box, which
-/// the feed after its delivery frees. The box holds payload only, nothing per fragment, so that a
-/// peer pins at most twice the bytes it sent and a constant.
+/// An idle reader is one pointer. A frame or message that is incomplete is collected in a box,
+/// which the feed after its delivery frees. The box holds payload only, nothing per fragment, so
+/// that a peer pins at most twice the bytes it sent and a constant.
 #[derive(Debug, Default)]
 pub struct Reader {
     partial: Option<Box<Partial>>,
@@ -108,7 +108,7 @@ enum Step<'i> {
     Starved,
     /// A message that lies in the input.
     Direct(Message<'i>),
-    /// A message that lies in the box: in `control` for a control frame, else in `message`.
+    /// A checked message in the box: in `control` for a control frame, else in `message`.
     Collected(Opcode),
 }
 
@@ -121,9 +121,9 @@ impl Reader {
     /// Takes bytes from the front of `input` and returns the next complete message, or `None` when
     /// the input is used up. To be called until it returns `None`, also to free the last message.
     ///
-    /// A whole message in one frame is unmasked in place and borrows the input. Any other message is
-    /// collected, and lives until the next call. `message_bytes_max` bounds the payload of a message,
-    /// however many frames it has; it is checked when a frame announces its length.
+    /// A whole message in one frame is unmasked in place and borrows the input. Any other message
+    /// is collected, and lives until the next call. `message_bytes_max` bounds the payload of a
+    /// message, however many frames it has; it is checked when a frame announces its length.
     ///
     /// # Errors
     /// The reason to close with: 1002 for a broken frame or close code, 1007 for text or a close
@@ -184,6 +184,7 @@ impl Reader {
             };
             let partial = self.partial.get_or_insert_default();
             if let Some(opcode) = partial.collect(frame, input)? {
+                partial.check(opcode)?;
                 return Ok(Step::Collected(opcode));
             }
             if partial.frame.is_some() {
@@ -281,6 +282,15 @@ impl Partial {
         Ok(if frame.is_final { self.open.take() } else { None })
     }
 
+    /// Checks what only the end of a message shows.
+    fn check(&self, ended: Opcode) -> Result<(), CloseReason> {
+        match ended {
+            Opcode::Text if self.utf8_bytes < self.message.len() => Err(close::INVALID_PAYLOAD),
+            Opcode::Close => close_message(&self.control).map(drop),
+            _ => Ok(()),
+        }
+    }
+
     /// Looks at what came since the last check; a code point may be cut off by the end.
     fn check_utf8(&mut self) -> Result<(), CloseReason> {
         match str::from_utf8(&self.message[self.utf8_bytes..]) {
@@ -293,7 +303,7 @@ impl Partial {
 }
 
 /// Reads a masked frame's header and its length in bytes, or `None` if `bytes` end within it.
-/// `open`: a fragmented message waits for its next fragment; `room`: bytes that a data frame may have.
+/// `open`: a fragmented message waits for its next fragment. `room`: bytes a data frame may have.
 fn parse_header(
     bytes: &[u8],
     open: bool,
@@ -342,7 +352,7 @@ fn parse_header(
     Ok(Some((Frame { is_final, opcode, mask, missing }, 2 + length_bytes + mask.len())))
 }
 
-/// Masks or unmasks `payload`, whose first byte goes with the first of `mask` (RFC 6455 section 5.3).
+/// Unmasks `payload`, whose first byte goes with the first of `mask` (RFC 6455 section 5.3).
 fn unmask(payload: &mut [u8], mask: [u8; 4]) {
     let [a, b, c, d] = mask;
     let key = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);

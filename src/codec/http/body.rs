@@ -114,7 +114,7 @@ impl Body {
         let size = str::from_utf8(digits).ok().and_then(|text| u64::from_str_radix(text, 16).ok());
         let size = size.ok_or(MALFORMED)?;
         self.extra_bytes += extensions.len();
-        let room = limits.body_bytes_max - self.body_bytes;
+        let room = limits.body_bytes_max.saturating_sub(self.body_bytes);
         let missing = match usize::try_from(size) {
             Ok(missing) if missing <= room => missing,
             _ => return Err(Rejection::new(413, "request body too large")),

@@ -38,7 +38,7 @@ impl HeadScan {
         {
             return Err(Rejection::new(400, "not an HTTP request"));
         }
-        let window = &input[..input.len().min(head_bytes_max - self.seen_bytes)];
+        let window = &input[..input.len().min(head_bytes_max.saturating_sub(self.seen_bytes))];
         let mut at = 0;
         while let Some(before) = window[at..].iter().position(|&byte| byte == b'\n') {
             let line = &window[at..at + before];
@@ -99,14 +99,16 @@ impl Head {
     pub(super) fn parse(bytes: &[u8], limits: &Limits) -> Result<Self, Rejection> {
         let mut headers = [httparse::EMPTY_HEADER; HTTP_HEADERS_MAX];
         let mut request = httparse::Request::new(&mut headers);
-        let parsed = request.parse(bytes);
-        if let Err(error) = parsed {
-            return Err(rejection(error, bytes));
+        let malformed = Rejection::new(400, "malformed request line");
+        match request.parse(bytes) {
+            Ok(httparse::Status::Complete(head_bytes)) if head_bytes == bytes.len() => {}
+            Ok(_) => return Err(malformed),
+            Err(error) => return Err(rejection(error, bytes)),
         }
         let (Some(method), Some(target), Some(version)) =
             (request.method, request.path, request.version)
         else {
-            return Err(Rejection::new(400, "malformed request line"));
+            return Err(malformed);
         };
         check_target(method, target)?;
         let fields = Fields::collect(request.headers)?;

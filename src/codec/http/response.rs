@@ -3,7 +3,7 @@
 use super::Rejection;
 use std::io::Write;
 
-/// The reason phrase of a status code (RFC 9110 section 15), or the name of its class.
+/// The reason phrase of a status code (RFC 9110 section 15); empty, as it may be, for others.
 pub fn reason_phrase(status: u16) -> &'static str {
     match status {
         100 => "Continue",
@@ -41,11 +41,7 @@ pub fn reason_phrase(status: u16) -> &'static str {
         503 => "Service Unavailable",
         504 => "Gateway Timeout",
         505 => "HTTP Version Not Supported",
-        0..200 => "Informational",
-        200..300 => "Success",
-        300..400 => "Redirection",
-        400..500 => "Client Error",
-        500.. => "Server Error",
+        _ => "",
     }
 }
 
