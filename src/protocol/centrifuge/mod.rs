@@ -92,7 +92,8 @@ enum State {
 #[derive(Debug)]
 pub struct Session {
     client: [u8; 16],
-    user: Option<Name>,
+    /// Empty for an anonymous user and before the connect command: the shared empty name.
+    user: Name,
     /// The connection's info from its token, as JSON, for the publisher's `ClientInfo`.
     info: Option<Box<[u8]>>,
     /// When the connection must have been refreshed; 0 is never.
@@ -123,7 +124,7 @@ impl Session {
     pub fn new(now: Now, client: [u8; 16], spread: u32, policy: &Policy) -> Self {
         Self {
             client: uuid::Builder::from_random_bytes(client).into_uuid().into_bytes(),
-            user: None,
+            user: Name::default(),
             info: None,
             expire_at_unix_s: 0,
             expiry_check_ms: NEVER,
@@ -214,7 +215,7 @@ impl Session {
 
     /// The user: empty for an anonymous one and before the connect command.
     pub fn user(&self) -> &str {
-        self.user.as_deref().unwrap_or_default()
+        &self.user
     }
 
     fn command(&mut self, now: Now, policy: &Policy, line: &str, out: &mut Vec<Effect>) -> Handled {
@@ -281,13 +282,15 @@ impl Session {
                     }
                     self.expire_at_unix_s = expire_at_unix_s;
                     self.info = claims.info.map(|info| one_line(&info).to_vec().into());
-                    self.user = Some(Arc::from(claims.user));
+                    if !claims.user.is_empty() {
+                        self.user = Arc::from(claims.user);
+                    }
                 }
                 Err(TokenError::Expired) => return self.refuse(id, ErrorCode::TOKEN_EXPIRED, out),
                 Err(TokenError::Invalid(_)) => return Err(INVALID_TOKEN),
             }
         }
-        let user = self.user.get_or_insert_with(|| Arc::from("")).clone();
+        let user = Name::clone(&self.user);
         self.state = State::Connecting;
         self.connect_command = id;
         out.push(Effect::Request { command: id, request: Request::Connect { user } });
@@ -304,7 +307,7 @@ impl Session {
         self.state = State::Connected;
         self.overdue_ms = NEVER;
         if policy.ping_interval_ms != 0 {
-            let share = u128::from(policy.ping_interval_ms) * u128::from(self.spread) >> 32;
+            let share = (u128::from(policy.ping_interval_ms) * u128::from(self.spread)) >> 32;
             let first_ms = u64::try_from(share).expect("a share of a u64 is one");
             self.ping_ms = now.monotonic_ms.saturating_add(first_ms);
         }
