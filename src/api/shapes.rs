@@ -199,6 +199,10 @@ pub fn parse(
 fn parse_publish(body: &[u8]) -> Result<PublishRequest<'_>, ApiError> {
     let body = std::str::from_utf8(body)
         .map_err(|error| transport_error(400, &format!("the body is not UTF-8: {error}")))?;
+    // serde would take an array for the struct, by position.
+    if body.trim_ascii_start().starts_with('[') {
+        return Err(transport_error(400, "the body is not a JSON object"));
+    }
     serde_json::from_str(body)
         .map_err(|error| transport_error(400, &format!("the body is not a valid request: {error}")))
 }
@@ -210,24 +214,32 @@ fn is_given(value: &Option<String>) -> bool {
 /// Whether a request carries the API key: as `X-API-Key`, as `Authorization: apikey K`, or as
 /// `api_key` of the query.
 ///
-/// Only the first of these that is there counts, in Centrifugo's order. The query is compared as it
-/// stands: a key of letters, digits, `-`, `.`, `_` and `~` needs no escapes.
+/// As in Centrifugo an `X-API-Key` hides the `Authorization`, and the query counts beside both. It
+/// is compared as it stands: a key of letters, digits, `-`, `.`, `_` and `~` needs no escapes. An
+/// empty key authorizes nobody.
 pub fn authorized(
     key: &str,
     x_api_key: Option<&[u8]>,
     authorization: Option<&[u8]>,
     query: Option<&str>,
 ) -> bool {
-    if let Some(given) = x_api_key {
-        return keys_match(key, given);
-    }
-    if let Some(given) = authorization {
-        let Some((scheme, given)) = given.split_at_checked("apikey ".len()) else { return false };
-        return scheme.eq_ignore_ascii_case(b"apikey ") && keys_match(key, given);
-    }
-    let given = query.into_iter().flat_map(|query| query.split('&'));
-    let mut given = given.filter_map(|pair| pair.strip_prefix("api_key="));
-    given.next().is_some_and(|given| keys_match(key, given.as_bytes()))
+    let by_header = match (x_api_key.filter(|given| !given.is_empty()), authorization) {
+        (Some(given), _) => keys_match(key, given),
+        (None, Some(given)) => api_key(given).is_some_and(|given| keys_match(key, given)),
+        (None, None) => false,
+    };
+    let mut pairs = query.unwrap_or_default().split('&');
+    by_header
+        || pairs
+            .find_map(|pair| pair.strip_prefix("api_key="))
+            .is_some_and(|given| keys_match(key, given.as_bytes()))
+}
+
+/// The key of `apikey K`.
+fn api_key(authorization: &[u8]) -> Option<&[u8]> {
+    let (scheme, given) = authorization.trim_ascii().split_at_checked("apikey".len())?;
+    (scheme.eq_ignore_ascii_case(b"apikey") && given.first()?.is_ascii_whitespace())
+        .then(|| given.trim_ascii_start())
 }
 
 #[derive(Serialize)]
@@ -304,4 +316,177 @@ fn refused(code: ErrorCode) -> ApiError {
 
 fn encode(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).expect("the keys of these types are strings")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn post(path: &str, body: &str) -> Result<Call, ApiError> {
+        parse("POST", path, body.as_bytes(), 10)
+    }
+
+    fn status(result: Result<Call, ApiError>) -> (u16, u16) {
+        let error = result.unwrap_err();
+        let body: serde_json::Value = serde_json::from_slice(&error.body).unwrap();
+        assert!(!body["error"]["message"].as_str().unwrap().is_empty());
+        (error.status, body["error"]["code"].as_u64().unwrap() as u16)
+    }
+
+    fn text(bytes: Vec<u8>) -> String {
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn calls_are_parsed_as_official_libraries_send_them() {
+        let publish = |data: &'static str| Call::Publish {
+            channel: "news".into(),
+            data: Bytes::from_static(data.as_bytes()),
+        };
+        for (body, data) in [
+            (r#"{"channel":"news","data":{"a": 1}}"#, r#"{"a": 1}"#),
+            (r#"{"channel": "news", "data": "x", "skip_history": true, "delta": true}"#, "\"x\""),
+            (r#"{"channel":"n\u0065ws","data":null,"tags":{},"b64data":""}"#, "null"),
+            ("{\"channel\":\"news\",\n \"data\":[1,\r\n2],\n\"future\":[]}", "[1,  2]"),
+        ] {
+            assert_eq!(post("/api/publish", body), Ok(publish(data)), "{body}");
+        }
+        assert_eq!(
+            post("/api/broadcast", r#"{"channels":["a","b","a"],"data":1}"#),
+            Ok(Call::Broadcast {
+                channels: vec!["a".into(), "b".into(), "a".into()],
+                data: Bytes::from_static(b"1")
+            })
+        );
+        for body in ["", "{}"] {
+            assert_eq!(post("/api/info", body), Ok(Call::Info));
+        }
+    }
+
+    #[test]
+    fn what_is_no_request_has_a_status_of_its_own() {
+        for path in ["/api", "/api/", "/api/batch", "/api/nothing", "/", "", "/publish"] {
+            assert_eq!(status(post(path, r#"{"method":"publish","params":{}}"#)), (404, 404));
+        }
+        for method in ["GET", "PUT", "post"] {
+            assert_eq!(status(parse(method, "/api/publish", b"{}", 10)), (405, 405));
+            assert_eq!(status(parse(method, "/api/info", b"", 10)), (405, 405));
+            assert_eq!(status(parse(method, "/api/history", b"", 10)), (405, 405));
+        }
+        for body in [
+            "",
+            "{",
+            "[]",
+            " [\"a\"]",
+            "7",
+            "{} {}",
+            r#"{"channel":7,"data":1}"#,
+            r#"{"channel":"a","data":}"#,
+            r#"{"channel":"a","data":{"b":tru}}"#,
+            r#"{"channels":"a","data":1}"#,
+            r#"{"channel":"a","channel":"b","data":1}"#,
+        ] {
+            assert_eq!(status(post("/api/publish", body)), (400, 400), "{body}");
+        }
+        assert_eq!(
+            status(parse("POST", "/api/publish", b"{\"channel\":\"\xff\"}", 10)),
+            (400, 400)
+        );
+        let error = post("/api/publish", "{\"channel\":7}").unwrap_err();
+        assert!(text(error.body).contains("expected a string at line 1 column 12"));
+    }
+
+    #[test]
+    fn what_cannot_be_done_is_an_error_with_status_200() {
+        for (path, body, code) in [
+            ("publish", r#"{}"#, 107),
+            ("publish", r#"{"channel":"a"}"#, 107),
+            ("publish", r#"{"data":1}"#, 107),
+            ("publish", r#"{"channel":"","data":1}"#, 107),
+            ("publish", r#"{"channel":"12345678901","data":1}"#, 107),
+            ("publish", r#"{"channel":"a","b64data":"eA=="}"#, 108),
+            ("publish", r#"{"channel":"a","data":1,"tags":{"a":"b"}}"#, 108),
+            ("publish", r#"{"channel":"a","data":1,"idempotency_key":"k"}"#, 108),
+            ("broadcast", r#"{"data":1}"#, 107),
+            ("broadcast", r#"{"channels":[],"data":1}"#, 107),
+            ("broadcast", r#"{"channels":["a"]}"#, 107),
+            ("broadcast", r#"{"channels":["a",""],"data":1}"#, 107),
+            ("broadcast", r#"{"channels":["a","12345678901"],"data":1}"#, 107),
+            ("history", r#"{"channel":"a"}"#, 108),
+            ("disconnect", r#"{"user":"a"}"#, 108),
+        ] {
+            assert_eq!(status(post(&format!("/api/{path}"), body)), (200, code), "{path} {body}");
+        }
+    }
+
+    #[test]
+    fn the_key_is_taken_from_three_places() {
+        let key = "k-1";
+        let ok = |x: Option<&str>, auth: Option<&str>, query: Option<&str>| {
+            authorized(key, x.map(str::as_bytes), auth.map(str::as_bytes), query)
+        };
+        assert!(ok(Some("k-1"), None, None));
+        assert!(ok(Some("k-1"), Some("apikey wrong"), Some("api_key=wrong")));
+        assert!(ok(None, Some("apikey k-1"), None));
+        assert!(ok(Some(""), Some("ApiKey  k-1"), None));
+        assert!(ok(None, None, Some("api_key=k-1")));
+        assert!(ok(Some("wrong"), None, Some("a=b&api_key=k-1")));
+
+        assert!(!ok(None, None, None));
+        assert!(!ok(Some("k-2"), None, None));
+        assert!(!ok(Some("wrong"), Some("apikey k-1"), None));
+        for auth in ["", "apikey", "apikey ", "apikeyk-1", "Bearer k-1", "k-1", "apikey k-1 x"] {
+            assert!(!ok(None, Some(auth), None), "{auth}");
+        }
+        for query in ["", "api_key", "api_key=", "xapi_key=k-1", "api_key=k-2&api_key=k-1"] {
+            assert!(!ok(None, None, Some(query)), "{query}");
+        }
+        for none in [None, Some(&b""[..])] {
+            assert!(!authorized("", none, Some(b"apikey "), Some("api_key=")));
+        }
+    }
+
+    #[test]
+    fn responses_have_the_shape_of_centrifugos() {
+        let denied = Outcome::Failed(ErrorCode::UNKNOWN_CHANNEL);
+        let error = r#"{"error":{"code":102,"message":"unknown channel"}}"#;
+        assert_eq!(text(publish_response(Outcome::Published)), r#"{"result":{}}"#);
+        assert_eq!(text(publish_response(denied)), error);
+        assert_eq!(
+            text(broadcast_response(&[Outcome::Published, denied])),
+            format!(r#"{{"result":{{"responses":[{{"result":{{}}}},{error}]}}}}"#)
+        );
+        assert_eq!(
+            text(error_response(401, "no \"key\"")),
+            r#"{"error":{"code":401,"message":"no \"key\""}}"#
+        );
+    }
+
+    #[test]
+    fn info_has_every_field_even_when_zero() {
+        let node = NodeInfo {
+            uid: "u".to_owned(),
+            name: "n".to_owned(),
+            version: "1".to_owned(),
+            num_clients: 3,
+            uptime_s: 9,
+            metrics: NodeMetrics {
+                interval_s: 0.0,
+                items: BTreeMap::from([("messages_sent".to_owned(), 2.5)]),
+            },
+            process: ProcessStats { cpu_percent: 1.5, rss_bytes: 7 },
+            shards: vec![ShardInfo { num_clients: 3, num_subs: 0, num_channels: 1 }],
+            ..NodeInfo::default()
+        };
+        assert_eq!(
+            text(info_response(&node)),
+            concat!(
+                r#"{"result":{"nodes":[{"uid":"u","name":"n","version":"1","num_clients":3,"#,
+                r#""num_users":0,"num_subs":0,"num_channels":0,"uptime":9,"#,
+                r#""metrics":{"interval":0.0,"items":{"messages_sent":2.5}},"#,
+                r#""process":{"cpu":1.5,"rss":7},"#,
+                r#""shards":[{"num_clients":3,"num_subs":0,"num_channels":1}]}]}}"#
+            )
+        );
+    }
 }

@@ -1,8 +1,10 @@
 //! Connection tokens: JSON Web Tokens (RFC 7519) signed with HMAC, with Centrifugo's claims.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, encode};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -30,7 +32,8 @@ pub struct ConnectionClaims {
     pub info: Option<Box<RawValue>>,
     /// What only the backend sees of the connection (`meta`), as JSON.
     pub meta: Option<Box<RawValue>>,
-    /// Channels to which the server subscribes the connection.
+    /// Channels to which the server subscribes the connection: the keys of `subs` where that is
+    /// not empty, else `channels`.
     pub channels: Vec<String>,
 }
 
@@ -76,6 +79,8 @@ struct Claims {
     meta: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     channels: Option<Vec<String>>,
+    #[serde(skip_serializing)]
+    subs: Option<BTreeMap<String, IgnoredAny>>,
     /// Only a subscription token has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     channel: Option<String>,
@@ -153,7 +158,10 @@ impl Tokens {
             expire_at_unix_s: claims.expire_at.or(claims.exp).unwrap_or(0.0) as u64,
             info: claims.info,
             meta: claims.meta,
-            channels: claims.channels.unwrap_or_default(),
+            channels: match claims.subs {
+                Some(subs) if !subs.is_empty() => subs.into_keys().collect(),
+                _ => claims.channels.unwrap_or_default(),
+            },
         })
     }
 }
@@ -182,4 +190,164 @@ pub fn sign_connection(
 fn sign(hmac_secret_key: &str, algorithm: Algorithm, claims: &impl Serialize) -> String {
     encode(&Header::new(algorithm), claims, &EncodingKey::from_secret(hmac_secret_key.as_bytes()))
         .expect("HMAC signs any bytes, and claims have string keys")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const SECRET: &str = "secret";
+    const NOW: u64 = 1_700_000_000;
+
+    fn verify(claims: &Value) -> Result<ConnectionClaims, TokenError> {
+        tokens().verify_connection(&sign(SECRET, Algorithm::HS256, claims), NOW)
+    }
+
+    fn tokens() -> Tokens {
+        Tokens::new(SECRET, None, None)
+    }
+
+    fn is_invalid<T>(result: Result<T, TokenError>) -> bool {
+        matches!(result, Err(TokenError::Invalid(_)))
+    }
+
+    #[test]
+    fn a_known_token_of_another_implementation_is_valid() {
+        // The token that much documentation shows.
+        let token = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.\
+            eyJzdWIiOiIxMjM0NTY3ODkwIiwibmFtZSI6IkpvaG4gRG9lIiwiaWF0IjoxNTE2MjM5MDIyfQ.\
+            SflKxwRJSMeKKF2QT4fwpMeJf36POk6yJV_adQssw5c";
+        let tokens = Tokens::new("your-256-bit-secret", None, None);
+        let claims = tokens.verify_connection(token, NOW).unwrap();
+        assert_eq!(claims.user, "1234567890");
+        assert_eq!(claims.expire_at_unix_s, 0);
+    }
+
+    #[test]
+    fn every_hmac_length_is_accepted_and_every_claim_arrives() {
+        let claims = json!({
+            "sub": "42", "exp": NOW + 60, "iat": NOW, "jti": "x", "info": {"name": "a"},
+            "meta": [1], "channels": ["a", "b"]
+        });
+        for algorithm in [Algorithm::HS256, Algorithm::HS384, Algorithm::HS512] {
+            let token = sign(SECRET, algorithm, &claims);
+            let claims = tokens().verify_connection(&token, NOW).unwrap();
+            assert_eq!(claims.user, "42");
+            assert_eq!(claims.expire_at_unix_s, NOW + 60);
+            assert_eq!(claims.info.unwrap().get(), r#"{"name":"a"}"#);
+            assert_eq!(claims.meta.unwrap().get(), "[1]");
+            assert_eq!(claims.channels, ["a", "b"]);
+        }
+        let subs = verify(&json!({"channels": ["a"], "subs": {"b": {"info": 1}}})).unwrap();
+        assert_eq!(subs.channels, ["b"]);
+    }
+
+    #[test]
+    fn times_are_checked_against_the_argument() {
+        for (claims, valid) in [
+            (json!({"exp": NOW + 1}), true),
+            (json!({"exp": NOW}), false),
+            (json!({"exp": NOW as f64 + 0.5}), true),
+            (json!({"exp": -1}), false),
+            (json!({"exp": null}), true),
+            (json!({"nbf": NOW}), true),
+            (json!({"nbf": NOW + 1}), false),
+            (json!({}), true),
+        ] {
+            match verify(&claims) {
+                Ok(_) => assert!(valid, "{claims}"),
+                Err(error) => {
+                    assert_eq!(error, TokenError::Expired, "{claims}");
+                    assert!(!valid, "{claims}");
+                }
+            }
+        }
+        assert!(is_invalid(verify(&json!({"exp": "tomorrow"}))));
+    }
+
+    #[test]
+    fn expire_at_replaces_exp_and_zero_never_expires() {
+        for (claims, expire_at) in [
+            (json!({"exp": NOW + 5}), NOW + 5),
+            (json!({"exp": NOW + 5, "expire_at": NOW + 50}), NOW + 50),
+            (json!({"exp": NOW + 5, "expire_at": 0}), 0),
+            (json!({"exp": NOW + 5, "expire_at": -7}), 0),
+            (json!({"expire_at": NOW - 50}), NOW - 50),
+            (json!({"expire_at": 1e300}), u64::MAX),
+        ] {
+            assert_eq!(verify(&claims).unwrap().expire_at_unix_s, expire_at, "{claims}");
+        }
+    }
+
+    #[test]
+    fn other_keys_and_changed_tokens_are_invalid() {
+        let token = sign_connection(SECRET, "42", None, None);
+        assert!(tokens().verify_connection(&token, NOW).is_ok());
+        assert!(is_invalid(Tokens::new("other", None, None).verify_connection(&token, NOW)));
+        // Expired and wrongly signed is wrongly signed.
+        let expired = sign_connection("other", "42", Some(NOW - 1), None);
+        assert!(is_invalid(tokens().verify_connection(&expired, NOW)));
+        let forged = sign("", Algorithm::HS256, &json!({"sub": "root"}));
+        assert!(is_invalid(Tokens::new("", None, None).verify_connection(&forged, NOW)));
+        for at in 0..token.len() {
+            let changed = if token.as_bytes()[at] == b'A' { "B" } else { "A" };
+            let mut other = token.clone();
+            other.replace_range(at..=at, changed);
+            // The last digit of 32 bytes in base64 has two bits that are not used.
+            if at + 1 < token.len() {
+                assert!(is_invalid(tokens().verify_connection(&other, NOW)), "digit {at}");
+            }
+            assert!(is_invalid(tokens().verify_connection(&token[..at], NOW)));
+        }
+        for text in ["", ".", "..", "...", "a.b.c", "\u{1f600}.x.y"] {
+            assert!(is_invalid(tokens().verify_connection(text, NOW)), "{text}");
+        }
+    }
+
+    #[test]
+    fn no_algorithm_and_algorithms_with_public_keys_are_refused() {
+        let token = sign_connection(SECRET, "42", None, None);
+        let (_, rest) = token.split_once('.').unwrap();
+        // {"alg":"none"}, {"alg":"RS256"}, {"alg":"ES256"}, {"alg":"HS384"}: with the same signature.
+        for header in [
+            "eyJhbGciOiJub25lIn0",
+            "eyJhbGciOiJSUzI1NiJ9",
+            "eyJhbGciOiJFUzI1NiJ9",
+            "eyJhbGciOiJIUzM4NCJ9",
+        ] {
+            assert!(is_invalid(tokens().verify_connection(&format!("{header}.{rest}"), NOW)));
+            let unsigned = format!("{header}.{}.", rest.split_once('.').unwrap().0);
+            assert!(is_invalid(tokens().verify_connection(&unsigned, NOW)));
+        }
+        // The same header spelled by hand is accepted: the cases above fail for their algorithm.
+        let by_hand = sign(SECRET, Algorithm::HS384, &json!({"sub": "42"}));
+        assert!(tokens().verify_connection(&by_hand, NOW).is_ok());
+    }
+
+    #[test]
+    fn audience_and_issuer_are_checked_where_configured() {
+        let tokens = Tokens::new(SECRET, Some("here".into()), Some("us".into()));
+        for (claims, valid) in [
+            (json!({"aud": "here", "iss": "us"}), true),
+            (json!({"aud": ["there", "here"], "iss": "us"}), true),
+            (json!({"aud": ["there"], "iss": "us"}), false),
+            (json!({"aud": "there", "iss": "us"}), false),
+            (json!({"aud": "here", "iss": "them"}), false),
+            (json!({"aud": "here"}), false),
+            (json!({"iss": "us"}), false),
+        ] {
+            let token = sign(SECRET, Algorithm::HS256, &claims);
+            assert_eq!(tokens.verify_connection(&token, NOW).is_ok(), valid, "{claims}");
+        }
+        assert!(verify(&json!({"aud": "there", "iss": "them"})).is_ok());
+    }
+
+    #[test]
+    fn a_subscription_token_is_no_connection_token() {
+        assert!(is_invalid(verify(&json!({"sub": "42", "channel": "news"}))));
+        assert!(is_invalid(verify(&json!({"sub": 42}))));
+        assert!(is_invalid(verify(&json!([1]))));
+    }
 }

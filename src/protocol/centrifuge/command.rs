@@ -75,9 +75,13 @@ pub(super) struct PublishRequest<'a> {
 }
 
 impl<'a> Command<'a> {
-    /// Parses one line.
-    pub(super) fn parse(line: &'a str) -> Result<Self, serde_json::Error> {
-        serde_json::from_str(line)
+    /// Parses one line; `None` when it is no command.
+    pub(super) fn parse(line: &'a str) -> Option<Self> {
+        // serde would take an array for the struct, by position.
+        if !line.trim_ascii_start().starts_with('{') {
+            return None;
+        }
+        serde_json::from_str(line).ok()
     }
 
     /// Whether the command is a pong: no number and no `send`, whatever else it holds.
@@ -173,4 +177,106 @@ pub(crate) fn one_line(json: &RawValue) -> Bytes {
         return Bytes::copy_from_slice(json);
     }
     json.iter().map(|&byte| if byte == b'\n' || byte == b'\r' { b' ' } else { byte }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(line: &str) -> &'static str {
+        match Command::parse(line).unwrap().method() {
+            None => "none",
+            Some(Method::Connect(_)) => "connect",
+            Some(Method::Subscribe(_)) => "subscribe",
+            Some(Method::Unsubscribe(_)) => "unsubscribe",
+            Some(Method::Publish(_)) => "publish",
+            Some(Method::Unavailable) => "unavailable",
+            Some(Method::Send) => "send",
+            Some(Method::Refresh(_)) => "refresh",
+            Some(Method::SubRefresh(_)) => "sub_refresh",
+        }
+    }
+
+    #[test]
+    fn methods_are_told_apart_whatever_else_stands_there() {
+        for (line, expected) in [
+            (r#"{}"#, "none"),
+            (r#"{"id":1}"#, "none"),
+            (r#"{"id":1,"teleport":{}}"#, "none"),
+            (r#"{"id":1,"connect":null}"#, "none"),
+            (r#"{"id":1,"connect":{"name":"js","data":{"a":[{}]},"subs":{"c":{}}}}"#, "connect"),
+            (r#"{"id":1,"subscribe":{"channel":"c","flag":1,"recover":true}}"#, "subscribe"),
+            (r#"{"id":1,"unsubscribe":{"channel":"c"}}"#, "unsubscribe"),
+            (r#"{"id":1,"publish":{"channel":"c","data":1}}"#, "publish"),
+            (r#"{"id":1,"presence":{"channel":"c"}}"#, "unavailable"),
+            (r#"{"id":1,"presence_stats":{}}"#, "unavailable"),
+            (r#"{"id":1,"history":{"limit":-1}}"#, "unavailable"),
+            (r#"{"id":1,"rpc":{"method":"m","data":{}}}"#, "unavailable"),
+            (r#"{"send":{"data":{}}}"#, "send"),
+            (r#"{"id":1,"refresh":{"token":"t"}}"#, "refresh"),
+            (r#"{"id":1,"sub_refresh":{"channel":"c","token":"t"}}"#, "sub_refresh"),
+            (r#"{"id":1,"publish":{},"connect":{}}"#, "connect"),
+        ] {
+            assert_eq!(name(line), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_command_is_refused() {
+        for line in [
+            "",
+            "1",
+            "null",
+            "\"x\"",
+            "{",
+            "{} {}",
+            "[1,{}]",
+            r#"{"id":-1}"#,
+            r#"{"id":1.5}"#,
+            r#"{"id":4294967296}"#,
+            r#"{"id":"1"}"#,
+            r#"{"id":1,"connect":7}"#,
+            r#"{"id":1,"subscribe":{"channel":7}}"#,
+            r#"{"id":1,"publish":{"channel":"c","data":}}"#,
+            r#"{"id":1,"publish":{"channel":"c","data":{"a":01}}}"#,
+            r#"{"id":1,"publish":{"channel":"c","data":NaN}}"#,
+        ] {
+            assert!(Command::parse(line).is_none(), "{line}");
+        }
+    }
+
+    #[test]
+    fn strings_are_unescaped_and_data_stays_raw() {
+        let line = r#"{"id":1,"publish":{"channel":"a\u00e9\n","data": {"b" : 1.50} }}"#;
+        let Some(Method::Publish(request)) = Command::parse(line).unwrap().method() else {
+            panic!("not a publish")
+        };
+        assert_eq!(&*request.channel, "a\u{e9}\n");
+        assert_eq!(request.data.unwrap().get(), r#"{"b" : 1.50}"#);
+    }
+
+    #[test]
+    fn null_is_data_but_no_channel() {
+        let line = r#"{"id":1,"publish":{"channel":null,"data":null}}"#;
+        let Some(Method::Publish(request)) = Command::parse(line).unwrap().method() else {
+            panic!("not a publish")
+        };
+        assert!(request.channel.is_empty());
+        assert_eq!(request.data.unwrap().get(), "null");
+    }
+
+    #[test]
+    fn deep_data_costs_no_stack() {
+        let deep = "[".repeat(200_000) + &"]".repeat(200_000);
+        let line = format!(r#"{{"id":1,"publish":{{"channel":"c","data":{deep}}},"x":{deep}}}"#);
+        assert_eq!(name(&line), "publish");
+    }
+
+    #[test]
+    fn newlines_between_tokens_become_spaces() {
+        let json: Box<RawValue> = serde_json::from_str("{\n\"a\\n\":\r\n[1,\n2]}").unwrap();
+        assert_eq!(&one_line(&json)[..], b"{ \"a\\n\":  [1, 2]}");
+        let json: Box<RawValue> = serde_json::from_str("[1, 2]").unwrap();
+        assert_eq!(&one_line(&json)[..], b"[1, 2]");
+    }
 }

@@ -92,7 +92,8 @@ enum State {
 #[derive(Debug)]
 pub struct Session {
     client: [u8; 16],
-    user: Option<Name>,
+    /// Empty for an anonymous user and before the connect command: the shared empty name.
+    user: Name,
     /// The connection's info from its token, as JSON, for the publisher's `ClientInfo`.
     info: Option<Box<[u8]>>,
     /// When the connection must have been refreshed; 0 is never.
@@ -123,7 +124,7 @@ impl Session {
     pub fn new(now: Now, client: [u8; 16], spread: u32, policy: &Policy) -> Self {
         Self {
             client: uuid::Builder::from_random_bytes(client).into_uuid().into_bytes(),
-            user: None,
+            user: Name::default(),
             info: None,
             expire_at_unix_s: 0,
             expiry_check_ms: NEVER,
@@ -214,11 +215,11 @@ impl Session {
 
     /// The user: empty for an anonymous one and before the connect command.
     pub fn user(&self) -> &str {
-        self.user.as_deref().unwrap_or_default()
+        &self.user
     }
 
     fn command(&mut self, now: Now, policy: &Policy, line: &str, out: &mut Vec<Effect>) -> Handled {
-        let command = Command::parse(line).map_err(|_| BAD_REQUEST)?;
+        let command = Command::parse(line).ok_or(BAD_REQUEST)?;
         let id = command.id;
         let is_pong = command.is_pong();
         let method = command.method();
@@ -281,13 +282,15 @@ impl Session {
                     }
                     self.expire_at_unix_s = expire_at_unix_s;
                     self.info = claims.info.map(|info| one_line(&info).to_vec().into());
-                    self.user = Some(Arc::from(claims.user));
+                    if !claims.user.is_empty() {
+                        self.user = Arc::from(claims.user);
+                    }
                 }
                 Err(TokenError::Expired) => return self.refuse(id, ErrorCode::TOKEN_EXPIRED, out),
                 Err(TokenError::Invalid(_)) => return Err(INVALID_TOKEN),
             }
         }
-        let user = self.user.get_or_insert_with(|| Arc::from("")).clone();
+        let user = Name::clone(&self.user);
         self.state = State::Connecting;
         self.connect_command = id;
         out.push(Effect::Request { command: id, request: Request::Connect { user } });
@@ -304,7 +307,7 @@ impl Session {
         self.state = State::Connected;
         self.overdue_ms = NEVER;
         if policy.ping_interval_ms != 0 {
-            let share = u128::from(policy.ping_interval_ms) * u128::from(self.spread) >> 32;
+            let share = (u128::from(policy.ping_interval_ms) * u128::from(self.spread)) >> 32;
             let first_ms = u64::try_from(share).expect("a share of a u64 is one");
             self.ping_ms = now.monotonic_ms.saturating_add(first_ms);
         }
@@ -401,7 +404,9 @@ impl Session {
             return Ok(Err(ErrorCode::PERMISSION_DENIED));
         };
         let Some(data) = request.data else { return Ok(Err(ErrorCode::BAD_REQUEST)) };
-        let info = reply::client_info(self.user(), &self.client_id(), self.info.as_deref());
+        let mut buffer = Uuid::encode_buffer();
+        let client = Uuid::from_bytes(self.client).hyphenated().encode_lower(&mut buffer);
+        let info = reply::client_info(self.user(), client, self.info.as_deref());
         let info = Some(Bytes::from(info));
         Ok(Ok(Request::Publish { channel, data: one_line(data), info, subscribers_only }))
     }
@@ -496,4 +501,558 @@ fn error(id: u32, code: ErrorCode) -> Effect {
 /// The moment `delay_ms` from now; 0 is never.
 fn after(now: Now, delay_ms: u64) -> u64 {
     if delay_ms == 0 { NEVER } else { now.monotonic_ms.saturating_add(delay_ms) }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::auth::tokens::sign_connection;
+
+    const SECRET: &str = "secret";
+    const NOW: Now = Now { monotonic_ms: 1_000_000, unix_s: 1_700_000_000 };
+    const CLIENT: &str = "00010203-0405-4607-8809-0a0b0c0d0e0f";
+
+    fn policy() -> Policy {
+        Policy {
+            insecure: false,
+            anonymous: true,
+            tokens: Some(Tokens::new(SECRET, None, None)),
+            ping_interval_ms: 25_000,
+            pong_timeout_ms: 8_000,
+            stale_close_ms: 10_000,
+            channel_bytes_max: 10,
+            channels: ChannelRules {
+                allow_subscribe_for_client: true,
+                allow_subscribe_for_anonymous: true,
+                allow_publish_for_client: true,
+                allow_publish_for_subscriber: false,
+                allow_publish_for_anonymous: true,
+            },
+            version: "1.0".to_owned(),
+            node: String::new(),
+        }
+    }
+
+    fn fresh(policy: &Policy) -> Session {
+        Session::new(NOW, std::array::from_fn(|i| i as u8), 0, policy)
+    }
+
+    /// A session whose connect command, with this token, was answered.
+    fn connected(policy: &Policy, token: &str) -> Session {
+        let mut session = fresh(policy);
+        let line = format!(r#"{{"id":1,"connect":{{"token":"{token}"}}}}"#);
+        let said = said(&mut session, policy, &line);
+        assert!(matches!(&said[..], [s] if s.starts_with("1 connect")), "{said:?}");
+        session.answered(NOW, policy, 1, Answer::Connected);
+        session
+    }
+
+    fn later(ms: u64) -> Now {
+        Now { monotonic_ms: NOW.monotonic_ms + ms, unix_s: NOW.unix_s + ms / 1000 }
+    }
+
+    /// The effects of a message, each as a short text.
+    fn said(session: &mut Session, policy: &Policy, text: &str) -> Vec<String> {
+        let mut out = Vec::new();
+        session.received(NOW, policy, text, &mut out);
+        out.iter().map(short).collect()
+    }
+
+    fn due(session: &mut Session, policy: &Policy, now: Now) -> Vec<String> {
+        let mut out = Vec::new();
+        session.due(now, policy, &mut out);
+        out.iter().map(short).collect()
+    }
+
+    fn short(effect: &Effect) -> String {
+        match effect {
+            Effect::Reply(bytes) => String::from_utf8(bytes.clone()).unwrap(),
+            Effect::Close(reason) => format!("close {}", reason.code),
+            Effect::Request { command, request } => match request {
+                Request::Connect { user } => format!("{command} connect {user}"),
+                Request::Subscribe { channel } => format!("{command} subscribe {channel}"),
+                Request::Unsubscribe { channel } => format!("{command} unsubscribe {channel}"),
+                Request::Publish { channel, data, info, subscribers_only } => format!(
+                    "{command} publish {channel} {} {} {subscribers_only}",
+                    str::from_utf8(data).unwrap(),
+                    str::from_utf8(info.as_ref().unwrap()).unwrap(),
+                ),
+            },
+        }
+    }
+
+    fn error_text(id: u32, code: ErrorCode) -> String {
+        String::from_utf8(reply::error(id, code)).unwrap()
+    }
+
+    #[test]
+    fn connect_without_a_token_is_for_anonymous_or_insecure_listeners() {
+        let line = r#"{"id":1,"connect":{}}"#;
+        for (anonymous, insecure, expected) in
+            [(true, false, "1 connect "), (false, true, "1 connect "), (false, false, "close 3501")]
+        {
+            let policy = Policy { anonymous, insecure, ..policy() };
+            assert_eq!(said(&mut fresh(&policy), &policy, line), [expected]);
+        }
+    }
+
+    #[test]
+    fn tokens_decide_who_connects() {
+        let policy = Policy { anonymous: false, ..policy() };
+        let past = Some(NOW.unix_s - 1);
+        for (token, expected) in [
+            (sign_connection(SECRET, "42", None, None), "1 connect 42".to_owned()),
+            (sign_connection(SECRET, "", None, None), "1 connect ".to_owned()),
+            (sign_connection("other", "42", None, None), "close 3500".to_owned()),
+            ("nonsense".to_owned(), "close 3500".to_owned()),
+            (sign_connection(SECRET, "42", past, None), error_text(1, ErrorCode::TOKEN_EXPIRED)),
+        ] {
+            for (insecure, tokens) in [(false, true), (true, true), (true, false)] {
+                // Even an insecure listener verifies what is sent; without a key nothing is valid.
+                let tokens = tokens.then(|| Tokens::new(SECRET, None, None));
+                let expected = if tokens.is_some() { &expected[..] } else { "close 3500" };
+                let policy = Policy { insecure, tokens, ..super::tests::policy() };
+                let line = format!(r#"{{"id":1,"connect":{{"token":"{token}"}}}}"#);
+                assert_eq!(said(&mut fresh(&policy), &policy, &line), [expected]);
+            }
+        }
+        let session = connected(&policy, &sign_connection(SECRET, "42", None, None));
+        assert_eq!(session.user(), "42");
+    }
+
+    #[test]
+    fn the_connect_reply_tells_what_the_client_needs() {
+        let policy = Policy { node: "n1".to_owned(), ..policy() };
+        let mut session = fresh(&policy);
+        assert_eq!(session.client_id(), CLIENT);
+        assert_eq!(session.user(), "");
+        said(&mut session, &policy, r#"{"id":5,"connect":{}}"#);
+        let reply = session.answered(NOW, &policy, 5, Answer::Connected);
+        assert_eq!(
+            String::from_utf8(reply).unwrap(),
+            format!(
+                r#"{{"id":5,"connect":{{"client":"{CLIENT}","version":"1.0","ping":25,"pong":true,"node":"n1"}}}}"#
+            )
+        );
+
+        let policy = Policy { ping_interval_ms: 0, node: String::new(), ..policy };
+        let mut session = fresh(&policy);
+        let token = sign_connection(SECRET, "42", Some(NOW.unix_s + 60), None);
+        let line = format!(r#"{{"id":1,"connect":{{"token":"{token}"}}}}"#);
+        said(&mut session, &policy, &line);
+        let reply = session.answered(NOW, &policy, 1, Answer::Connected);
+        assert_eq!(
+            String::from_utf8(reply).unwrap(),
+            format!(
+                r#"{{"id":1,"connect":{{"client":"{CLIENT}","version":"1.0","expires":true,"ttl":60}}}}"#
+            )
+        );
+    }
+
+    #[test]
+    fn commands_may_follow_connect_in_the_same_message() {
+        let policy = policy();
+        let text = concat!(
+            "{\"id\":1,\"connect\":{}}\n",
+            "{\"id\":2,\"subscribe\":{\"channel\":\"a\"}}\n",
+            "{\"id\":3,\"rpc\":{}}\n\n",
+            "{\"id\":4,\"subscribe\":{\"channel\":\"b\"}}\n",
+        );
+        assert_eq!(
+            said(&mut fresh(&policy), &policy, text),
+            [
+                "1 connect ",
+                "2 subscribe a",
+                &error_text(3, ErrorCode::NOT_AVAILABLE),
+                "4 subscribe b"
+            ]
+        );
+    }
+
+    #[test]
+    fn what_breaks_the_protocol_closes_and_ends_the_message() {
+        let policy = policy();
+        let more = "\n{\"id\":9,\"subscribe\":{\"channel\":\"a\"}}";
+        for line in ["", "\n \n", "{", "[]", "{}", r#"{"id":2}"#, r#"{"id":2,"x":{}}"#] {
+            let expected = ["close 3501"];
+            let text =
+                if line.trim_ascii().is_empty() { line.into() } else { format!("{line}{more}") };
+            assert_eq!(said(&mut fresh(&policy), &policy, &text), expected, "{line}");
+            assert_eq!(said(&mut connected(&policy, ""), &policy, &text), expected, "{line}");
+        }
+        for before_connect in [
+            r#"{"id":1,"subscribe":{"channel":"a"}}"#,
+            r#"{"id":1,"refresh":{"token":"t"}}"#,
+            r#"{"send":{}}"#,
+            r#"{"connect":{}}"#,
+        ] {
+            let text = format!("{before_connect}{more}");
+            assert_eq!(said(&mut fresh(&policy), &policy, &text), ["close 3501"]);
+        }
+        for afterwards in [
+            r#"{"id":2,"connect":{}}"#,
+            r#"{"subscribe":{"channel":"a"}}"#,
+            r#"{"id":2,"subscribe":{}}"#,
+            r#"{"id":2,"unsubscribe":{"channel":""}}"#,
+            r#"{"id":2,"publish":{"data":1}}"#,
+            r#"{"id":2,"sub_refresh":{"token":"t"}}"#,
+            r#"{"id":2,"refresh":{}}"#,
+        ] {
+            let text = format!("{afterwards}{more}");
+            assert_eq!(said(&mut connected(&policy, ""), &policy, &text), ["close 3501"]);
+        }
+        let twice = "{\"id\":1,\"connect\":{}}\n{\"id\":1,\"connect\":{}}";
+        assert_eq!(said(&mut fresh(&policy), &policy, twice), ["1 connect ", "close 3501"]);
+    }
+
+    #[test]
+    fn after_an_error_reply_to_connect_any_command_closes() {
+        let policy = policy();
+        let expired = sign_connection(SECRET, "42", Some(NOW.unix_s), None);
+        let line = format!(r#"{{"id":1,"connect":{{"token":"{expired}"}}}}"#);
+        for next in [r#"{"id":2,"connect":{}}"#, r#"{"id":2,"rpc":{}}"#, "{}", r#"{"send":{}}"#] {
+            let mut session = fresh(&policy);
+            said(&mut session, &policy, &line);
+            assert_eq!(said(&mut session, &policy, next), ["close 3501"]);
+
+            let mut session = fresh(&policy);
+            said(&mut session, &policy, r#"{"id":1,"connect":{}}"#);
+            let reply = session.answered(NOW, &policy, 1, Answer::Failed(ErrorCode::INTERNAL));
+            assert_eq!(reply, reply::error(1, ErrorCode::INTERNAL));
+            assert_eq!(said(&mut session, &policy, next), ["close 3501"]);
+        }
+        let mut session = fresh(&policy);
+        said(&mut session, &policy, &line);
+        assert_eq!(due(&mut session, &policy, later(10_000)), ["close 3502"]);
+    }
+
+    #[test]
+    fn a_failed_command_beside_connect_is_not_the_connect() {
+        let policy = policy();
+        let mut session = fresh(&policy);
+        let text = "{\"id\":1,\"connect\":{}}\n{\"id\":2,\"subscribe\":{\"channel\":\"a\"}}";
+        said(&mut session, &policy, text);
+        session.answered(NOW, &policy, 2, Answer::Failed(ErrorCode::LIMIT_EXCEEDED));
+        session.answered(NOW, &policy, 1, Answer::Connected);
+        assert_eq!(
+            said(&mut session, &policy, r#"{"id":3,"subscribe":{"channel":"a"}}"#),
+            ["3 subscribe a"]
+        );
+    }
+
+    #[test]
+    fn server_side_subscriptions_and_past_expiries_in_tokens_are_refused() {
+        use jsonwebtoken::{EncodingKey, Header, encode};
+        let policy = policy();
+        for (claims, code) in [
+            (serde_json::json!({"channels": ["a"]}), ErrorCode::NOT_AVAILABLE),
+            (serde_json::json!({"subs": {"a": {}}}), ErrorCode::NOT_AVAILABLE),
+            (serde_json::json!({"expire_at": NOW.unix_s - 1}), ErrorCode::EXPIRED),
+        ] {
+            let key = EncodingKey::from_secret(SECRET.as_bytes());
+            let token = encode(&Header::default(), &claims, &key).unwrap();
+            let line = format!(r#"{{"id":1,"connect":{{"token":"{token}"}}}}"#);
+            assert_eq!(said(&mut fresh(&policy), &policy, &line), [error_text(1, code)]);
+        }
+    }
+
+    #[test]
+    fn methods_become_requests_or_errors() {
+        let policy = policy();
+        let info = format!(r#"{{"user":"42","client":"{CLIENT}","conn_info":{{"n": 1}}}}"#);
+        let token = sign_connection(SECRET, "42", None, Some("{\"n\":\n1}"));
+        for (line, expected) in [
+            (r#"{"id":2,"subscribe":{"channel":"a"}}"#, "2 subscribe a".to_owned()),
+            (r#"{"id":2,"unsubscribe":{"channel":"a"}}"#, "2 unsubscribe a".to_owned()),
+            (
+                r#"{"id":2,"publish":{"channel":"a","data":{"b":[ 1]}}}"#,
+                format!("2 publish a {{\"b\":[ 1]}} {info} false"),
+            ),
+            (
+                r#"{"id":2,"publish":{"channel":"a","data":null}}"#,
+                format!("2 publish a null {info} false"),
+            ),
+            (r#"{"id":2,"publish":{"channel":"a"}}"#, error_text(2, ErrorCode::BAD_REQUEST)),
+            (
+                r#"{"id":2,"publish":{"channel":"12345678901","data":1}}"#,
+                error_text(2, ErrorCode::BAD_REQUEST),
+            ),
+            (
+                r#"{"id":2,"subscribe":{"channel":"12345678901"}}"#,
+                error_text(2, ErrorCode::BAD_REQUEST),
+            ),
+            (
+                r#"{"id":2,"unsubscribe":{"channel":"12345678901"}}"#,
+                error_text(2, ErrorCode::BAD_REQUEST),
+            ),
+            (r#"{"id":2,"subscribe":{"channel":"1234567890"}}"#, "2 subscribe 1234567890".into()),
+            (
+                r#"{"id":2,"subscribe":{"channel":"a","token":"t"}}"#,
+                error_text(2, ErrorCode::PERMISSION_DENIED),
+            ),
+            (r#"{"id":2,"rpc":{"method":"m"}}"#, error_text(2, ErrorCode::NOT_AVAILABLE)),
+            (r#"{"id":2,"presence":{}}"#, error_text(2, ErrorCode::NOT_AVAILABLE)),
+            (r#"{"id":2,"presence_stats":{}}"#, error_text(2, ErrorCode::NOT_AVAILABLE)),
+            (r#"{"id":2,"history":{"channel":"a"}}"#, error_text(2, ErrorCode::NOT_AVAILABLE)),
+            (r#"{"id":2,"sub_refresh":{"channel":"a"}}"#, error_text(2, ErrorCode::NOT_AVAILABLE)),
+        ] {
+            assert_eq!(said(&mut connected(&policy, &token), &policy, line), [expected], "{line}");
+        }
+        for line in [r#"{"send":{"data":1}}"#, r#"{"id":2,"send":{}}"#] {
+            assert!(said(&mut connected(&policy, &token), &policy, line).is_empty());
+        }
+    }
+
+    #[test]
+    fn replies_follow_the_answer() {
+        let policy = policy();
+        let mut session = connected(&policy, "");
+        for (answer, expected) in [
+            (Answer::Subscribed, r#"{"id":7,"subscribe":{}}"#.to_owned()),
+            (Answer::Unsubscribed, r#"{"id":7,"unsubscribe":{}}"#.to_owned()),
+            (Answer::Published, r#"{"id":7,"publish":{}}"#.to_owned()),
+            (
+                Answer::Failed(ErrorCode::TOO_MANY_REQUESTS),
+                r#"{"id":7,"error":{"code":111,"message":"too many requests","temporary":true}}"#
+                    .to_owned(),
+            ),
+        ] {
+            assert_eq!(session.answered(NOW, &policy, 7, answer), expected.as_bytes());
+        }
+    }
+
+    #[test]
+    fn permissions_follow_the_rules_of_the_channel() {
+        const NONE: ChannelRules = ChannelRules {
+            allow_subscribe_for_client: false,
+            allow_subscribe_for_anonymous: false,
+            allow_publish_for_client: false,
+            allow_publish_for_subscriber: false,
+            allow_publish_for_anonymous: false,
+        };
+        const ALL: ChannelRules = ChannelRules {
+            allow_subscribe_for_client: true,
+            allow_subscribe_for_anonymous: true,
+            allow_publish_for_client: true,
+            allow_publish_for_subscriber: true,
+            allow_publish_for_anonymous: true,
+        };
+        let no_anonymous = ChannelRules {
+            allow_subscribe_for_anonymous: false,
+            allow_publish_for_anonymous: false,
+            ..ALL
+        };
+        let only_anonymous = ChannelRules {
+            allow_subscribe_for_anonymous: true,
+            allow_publish_for_anonymous: true,
+            ..NONE
+        };
+        let subscribers = ChannelRules { allow_publish_for_client: false, ..ALL };
+        let subscribers_with_a_name =
+            ChannelRules { allow_publish_for_client: false, ..no_anonymous };
+        // Whether a user and an anonymous may subscribe; how each may publish.
+        for (rules, insecure, user, anonymous) in [
+            (NONE, false, (false, None), (false, None)),
+            (NONE, true, (true, Some(false)), (true, Some(false))),
+            (ALL, false, (true, Some(false)), (true, Some(false))),
+            (no_anonymous, false, (true, Some(false)), (false, None)),
+            (no_anonymous, true, (true, Some(false)), (true, Some(false))),
+            (only_anonymous, false, (false, None), (false, None)),
+            (subscribers, false, (true, Some(true)), (true, Some(true))),
+            (subscribers, true, (true, Some(false)), (true, Some(false))),
+            (subscribers_with_a_name, false, (true, Some(true)), (false, None)),
+        ] {
+            let policy = Policy { channels: rules, insecure, ..policy() };
+            let token = sign_connection(SECRET, "42", None, None);
+            for (token, (subscribes, publishes)) in [(&token[..], user), ("", anonymous)] {
+                let mut session = connected(&policy, token);
+                let denied = error_text(2, ErrorCode::PERMISSION_DENIED);
+                let subscribe = r#"{"id":2,"subscribe":{"channel":"a"}}"#;
+                let expected = if subscribes { "2 subscribe a" } else { &denied };
+                assert_eq!(said(&mut session, &policy, subscribe), [expected], "{rules:?}");
+                let publish = r#"{"id":2,"publish":{"channel":"a","data":1}}"#;
+                let said = said(&mut session, &policy, publish);
+                match publishes {
+                    None => assert_eq!(said, [denied], "{rules:?}"),
+                    Some(only) => {
+                        assert!(said[0].starts_with("2 publish a 1 "), "{rules:?}");
+                        assert!(said[0].ends_with(&only.to_string()), "{rules:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn pings_are_spread_answered_and_missed() {
+        let policy = policy();
+        let mut session = Session::new(NOW, [0; 16], 1 << 31, &policy);
+        said(&mut session, &policy, r#"{"id":1,"connect":{}}"#);
+        session.answered(later(100), &policy, 1, Answer::Connected);
+        // Half the interval after the connect reply.
+        assert_eq!(session.deadline_ms(), later(12_600).monotonic_ms);
+        assert!(due(&mut session, &policy, later(12_599)).is_empty());
+        assert_eq!(said(&mut session, &policy, "{}"), ["close 3501"], "nothing was asked");
+
+        assert_eq!(due(&mut session, &policy, later(12_600)), ["{}"]);
+        assert_eq!(session.deadline_ms(), later(20_600).monotonic_ms);
+        assert!(said(&mut session, &policy, "{}").is_empty());
+        assert_eq!(session.deadline_ms(), later(37_600).monotonic_ms);
+        assert_eq!(said(&mut session, &policy, "{}"), ["close 3501"], "it was answered");
+
+        assert_eq!(due(&mut session, &policy, later(37_600)), ["{}"]);
+        assert!(due(&mut session, &policy, later(45_599)).is_empty());
+        assert_eq!(due(&mut session, &policy, later(45_600)), ["close 3012"]);
+    }
+
+    #[test]
+    fn a_numberless_command_is_a_pong_too() {
+        let policy = policy();
+        let mut session = connected(&policy, "");
+        assert_eq!(due(&mut session, &policy, NOW), ["{}"]);
+        assert!(said(&mut session, &policy, r#"{"subscribe":{"channel":"a"}}"#).is_empty());
+        assert_eq!(said(&mut session, &policy, r#"{"id":0}"#), ["close 3501"]);
+    }
+
+    #[test]
+    fn there_is_no_ping_and_no_pong_where_none_is_configured() {
+        let silent = Policy { ping_interval_ms: 0, ..policy() };
+        assert_eq!(connected(&silent, "").deadline_ms(), NEVER);
+
+        let one_way = Policy { pong_timeout_ms: 0, ..policy() };
+        let mut session = connected(&one_way, "");
+        assert_eq!(due(&mut session, &one_way, NOW), ["{}"]);
+        assert_eq!(session.deadline_ms(), later(25_000).monotonic_ms);
+        assert_eq!(due(&mut session, &one_way, later(25_000)), ["{}"]);
+    }
+
+    #[test]
+    fn who_does_not_connect_in_time_is_stale() {
+        let policy = policy();
+        let mut session = fresh(&policy);
+        assert_eq!(session.deadline_ms(), later(10_000).monotonic_ms);
+        assert!(due(&mut session, &policy, later(9_999)).is_empty());
+        assert_eq!(due(&mut session, &policy, later(10_000)), ["close 3502"]);
+
+        let patient = Policy { stale_close_ms: 0, ..super::tests::policy() };
+        assert_eq!(fresh(&patient).deadline_ms(), NEVER);
+        // A pong before the connect reply is none, whatever is overdue.
+        let mut session = fresh(&policy);
+        let text = "{\"id\":1,\"connect\":{}}\n{}";
+        assert_eq!(said(&mut session, &policy, text), ["1 connect ", "close 3501"]);
+    }
+
+    #[test]
+    fn an_expired_connection_is_closed_unless_it_refreshes() {
+        let policy = Policy { ping_interval_ms: 0, ..policy() };
+        let token = sign_connection(SECRET, "42", Some(NOW.unix_s + 10), None);
+        let mut session = connected(&policy, &token);
+        assert_eq!(session.deadline_ms(), later(35_000).monotonic_ms);
+        assert!(due(&mut session, &policy, later(34_000)).is_empty());
+
+        let token = sign_connection(SECRET, "42", Some(NOW.unix_s + 100), None);
+        let refresh = format!(r#"{{"id":2,"refresh":{{"token":"{token}"}}}}"#);
+        let reply = r#"{"id":2,"refresh":{"expires":true,"ttl":100}}"#;
+        assert_eq!(said(&mut session, &policy, &refresh), [reply]);
+        assert!(due(&mut session, &policy, later(35_000)).is_empty());
+        assert_eq!(due(&mut session, &policy, later(125_000)), ["close 3005"]);
+
+        let token = sign_connection(SECRET, "42", None, None);
+        let refresh = format!(r#"{{"id":3,"refresh":{{"token":"{token}"}}}}"#);
+        assert_eq!(said(&mut session, &policy, &refresh), [r#"{"id":3,"refresh":{}}"#]);
+        assert_eq!(session.deadline_ms(), NEVER);
+    }
+
+    #[test]
+    fn expiry_follows_the_wall_clock_when_it_is_set() {
+        let policy = Policy { ping_interval_ms: 0, ..policy() };
+        let token = sign_connection(SECRET, "42", Some(NOW.unix_s + 3600), None);
+        let mut session = connected(&policy, &token);
+        // An hour away, but looked at within a minute.
+        assert_eq!(session.deadline_ms(), later(60_000).monotonic_ms);
+        assert!(due(&mut session, &policy, later(60_000)).is_empty());
+        let set_forward = Now { unix_s: NOW.unix_s + 4000, ..later(120_000) };
+        assert_eq!(due(&mut session, &policy, set_forward), ["close 3005"]);
+    }
+
+    #[test]
+    fn a_refresh_of_somebody_else_or_without_a_good_token_closes() {
+        let policy = policy();
+        for (token, expected) in [
+            (sign_connection(SECRET, "43", None, None), "close 3500"),
+            (sign_connection("other", "42", None, None), "close 3500"),
+            (sign_connection(SECRET, "42", Some(NOW.unix_s - 1), None), "close 3005"),
+        ] {
+            let mut session = connected(&policy, &sign_connection(SECRET, "42", None, None));
+            let refresh = format!(r#"{{"id":2,"refresh":{{"token":"{token}"}}}}"#);
+            assert_eq!(said(&mut session, &policy, &refresh), [expected]);
+        }
+    }
+
+    #[test]
+    fn an_insecure_connection_never_expires() {
+        let policy = Policy { insecure: true, ping_interval_ms: 0, ..policy() };
+        let token = sign_connection(SECRET, "42", Some(NOW.unix_s + 10), None);
+        let mut session = connected(&policy, &token);
+        assert_eq!(session.deadline_ms(), NEVER);
+        assert!(due(&mut session, &policy, later(1_000_000)).is_empty());
+    }
+
+    const LINES: &[&str] = &[
+        r#"{"id":1,"connect":{"token":"","name":"js","subs":{"a":{"recover":true}}}}"#,
+        r#"{"id":2,"subscribe":{"channel":"a","recover":true,"epoch":"x","offset":7}}"#,
+        r#"{"id":3,"publish":{"channel":"a","data":{"text":"\u00e9\n","n":[1.5e3,null]}}}"#,
+        r#"{"id":4,"unsubscribe":{"channel":"a"}}"#,
+        r#"{"id":5,"history":{"channel":"a","limit":-1}}"#,
+        r#"{"id":6,"refresh":{"token":"a.b.c"}}"#,
+        r#"{"id":7,"sub_refresh":{"channel":"a","token":"t"}}"#,
+        r#"{"send":{"data":{}}}"#,
+        "{}",
+    ];
+
+    /// Whatever is received: at most one close, and it is last; replies stay on one line.
+    fn check_effects(policy: &Policy, mut session: Session, text: &str) {
+        let mut out = Vec::new();
+        session.received(NOW, policy, text, &mut out);
+        for (place, effect) in out.iter().enumerate() {
+            match effect {
+                Effect::Close(_) => assert_eq!(place + 1, out.len()),
+                Effect::Reply(bytes) => assert!(!bytes.contains(&b'\n')),
+                Effect::Request { request, .. } => {
+                    if let Request::Publish { data, .. } = request {
+                        assert!(!data.contains(&b'\n'));
+                    }
+                }
+            }
+        }
+        session.due(later(1_000_000), policy, &mut out);
+    }
+
+    proptest! {
+        #[test]
+        fn random_text_is_survived(text in "\\PC*|[{}\\[\\]\",:a-z0-9\\\\\n ]*") {
+            let policy = policy();
+            check_effects(&policy, fresh(&policy), &text);
+            check_effects(&policy, connected(&policy, ""), &text);
+        }
+
+        #[test]
+        fn mutated_commands_are_survived(
+            lines in proptest::collection::vec(0..LINES.len(), 1..5),
+            edits in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        ) {
+            let text: Vec<&str> = lines.iter().map(|&line| LINES[line]).collect();
+            let mut bytes = text.join("\n").into_bytes();
+            for (at, byte) in edits {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            let text = String::from_utf8_lossy(&bytes);
+            let policy = policy();
+            check_effects(&policy, fresh(&policy), &text);
+            check_effects(&policy, connected(&policy, ""), &text);
+        }
+    }
 }

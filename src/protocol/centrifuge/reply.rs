@@ -103,3 +103,71 @@ fn write_json<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
     serde_json::to_writer(out, value)
         .expect("writing to memory cannot fail, and the keys of these types are strings");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(bytes: Vec<u8>) -> String {
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn publications_carry_data_and_info_as_they_are() {
+        let mut out = b"before".to_vec();
+        encode_publication(&mut out, "a\"b\n\u{e9}", br#"{"x": 1.0}"#, None);
+        assert_eq!(
+            text(out),
+            "before{\"push\":{\"channel\":\"a\\\"b\\n\u{e9}\",\"pub\":{\"data\":{\"x\": 1.0}}}}"
+        );
+        let mut out = Vec::new();
+        encode_publication(&mut out, "c", b"null", Some(br#"{"user":"u","client":"c"}"#));
+        assert_eq!(
+            text(out),
+            r#"{"push":{"channel":"c","pub":{"data":null,"info":{"user":"u","client":"c"}}}}"#
+        );
+    }
+
+    #[test]
+    fn zero_values_are_left_out_of_the_connect_reply() {
+        let mut connect = ConnectResult {
+            client: "id",
+            version: "1",
+            expiry: Expiry { expires: false, ttl_s: 0 },
+            ping: 0,
+            pong: false,
+            node: "",
+        };
+        let encoded = text(result(1, "connect", &connect));
+        assert_eq!(encoded, r#"{"id":1,"connect":{"client":"id","version":"1"}}"#);
+        connect.expiry = Expiry { expires: true, ttl_s: 60 };
+        connect.ping = 25;
+        connect.pong = true;
+        connect.node = "n";
+        assert_eq!(
+            text(result(1, "connect", &connect)),
+            r#"{"id":1,"connect":{"client":"id","version":"1","expires":true,"ttl":60,"ping":25,"pong":true,"node":"n"}}"#
+        );
+    }
+
+    #[test]
+    fn errors_say_temporary_only_when_they_are() {
+        assert_eq!(
+            text(error(7, ErrorCode::PERMISSION_DENIED)),
+            r#"{"id":7,"error":{"code":103,"message":"permission denied"}}"#
+        );
+        assert_eq!(
+            text(error(u32::MAX, ErrorCode::TOO_MANY_REQUESTS)),
+            r#"{"id":4294967295,"error":{"code":111,"message":"too many requests","temporary":true}}"#
+        );
+    }
+
+    #[test]
+    fn client_info_escapes_the_user_and_keeps_conn_info() {
+        assert_eq!(text(client_info("", "c", None)), r#"{"user":"","client":"c"}"#);
+        assert_eq!(
+            text(client_info("a\"", "c", Some(b"{\"n\":1}"))),
+            r#"{"user":"a\"","client":"c","conn_info":{"n":1}}"#
+        );
+    }
+}
