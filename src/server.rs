@@ -15,7 +15,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 
 use crate::{
-    api::shapes::NodeInfo,
+    api::{NodeInfo, ProcessStats},
     auth::Tokens,
     close::CloseReason,
     config::Config,
@@ -100,7 +100,7 @@ impl Builder {
     /// # Errors
     /// What is missing, in words that say what to do. Nothing runs then.
     pub fn start(self) -> Result<Server, Error> {
-        let cpus = cpu::affinity();
+        let cpus = cpu::available().map_err(|error| Error::Shard(error.to_string()))?;
         let shards = self.config.shards.map_or(cpus.len(), Into::into).min(SHARDS_MAX);
         let wanted = self.config.client.connection_limit.map_or(0, Into::into);
         let (fatal, warnings): (Vec<_>, Vec<_>) =
@@ -159,9 +159,11 @@ fn settings(config: Config, page: Option<&str>, routes: Vec<Route>, uid: String)
         Tokens::new(secret.expose(), client.token.audience.clone(), client.token.issuer.clone())
     });
     let api_key = config.http_api.key.as_ref().map(|key| key.expose().to_owned());
-    let page = page.map(|html| html.replace("{{API_KEY}}", api_key.as_deref().unwrap_or("")));
+    let page = page.map(|html| html.replace("{{API_KEY}}", &script_text(api_key.as_deref())));
     let reserved = SPARE_DESCRIPTORS + REFUSALS_IN_FLIGHT_MAX;
-    let descriptors = requirements::open_files_limit().saturating_sub(reserved);
+    let open_files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let open_files = open_files.map_or(usize::MAX, |limit| limit as usize);
+    let descriptors = open_files.saturating_sub(reserved);
     Settings {
         connections_max: client
             .connection_limit
@@ -198,7 +200,20 @@ fn settings(config: Config, page: Option<&str>, routes: Vec<Route>, uid: String)
         page,
         routes,
         node_name: node_name(),
+        process_stats,
     }
+}
+
+/// A key as the inside of a string literal of a script in a page.
+fn script_text(key: Option<&str>) -> String {
+    let quoted = serde_json::to_string(key.unwrap_or("")).expect("a string is always JSON");
+    quoted[1..quoted.len() - 1].replace('<', "\\u003c")
+}
+
+/// What the process uses now; CPU is left to those who measure over an interval.
+fn process_stats() -> ProcessStats {
+    let rss_bytes = cpu::resident_bytes(std::process::id()).unwrap_or(0);
+    ProcessStats { cpu_percent: 0.0, rss_bytes }
 }
 
 fn node_name() -> String {

@@ -1,5 +1,6 @@
 //! Who somebody is and whether a secret is the right one. PURE: no clock, no sockets.
 
+pub mod origin;
 pub mod tokens;
 
 use subtle::ConstantTimeEq;

@@ -23,8 +23,9 @@ impl LinkMessage {
     fn publication_bytes(&self) -> usize {
         match self {
             Self::ToHome(ToHome::Publish { publication, .. }) => publication.cost_bytes(),
-            Self::ToHome(ToHome::Broadcast { channels, data, .. }) => {
-                data.len() + channels.iter().map(|(_, name)| name.len()).sum::<usize>()
+            Self::ToHome(ToHome::Broadcast { broadcast, .. }) => {
+                broadcast.data.len()
+                    + broadcast.channels.iter().map(|(_, name)| name.len()).sum::<usize>()
             }
             Self::FromHome(FromHome::Published { published, .. }) => published.cost_bytes(),
             _ => 0,
@@ -34,7 +35,7 @@ impl LinkMessage {
 
 /// The queue in front of the link to one shard.
 #[derive(Debug, Default)]
-pub struct Backlog {
+pub(super) struct Backlog {
     messages: VecDeque<LinkMessage>,
     publication_bytes: usize,
 }
@@ -42,23 +43,23 @@ pub struct Backlog {
 impl Backlog {
     /// Puts a message at the end. State messages are bounded by what exists; publications are
     /// refused by whoever asks [`Backlog::is_full`] before.
-    pub fn push(&mut self, message: LinkMessage) {
+    pub(super) fn push(&mut self, message: LinkMessage) {
         self.publication_bytes += message.publication_bytes();
         self.messages.push_back(message);
     }
 
     /// Whether publications wait in it up to the bound.
-    pub fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.publication_bytes >= LINK_BACKLOG_BYTES_MAX
     }
 
     /// Whether nothing waits.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.messages.is_empty()
     }
 
     /// Hands messages to `push` until it gives one back; returns whether all went.
-    pub fn drain(
+    pub(super) fn drain(
         &mut self,
         to: ShardId,
         mut push: impl FnMut(ShardId, LinkMessage) -> Result<(), LinkMessage>,

@@ -66,7 +66,8 @@ impl Core {
 
     fn send_markers(&mut self, round: u8) {
         self.drain.sent[usize::from(round)] = true;
-        for shard in (0..self.process.shards as ShardId).filter(|&shard| shard != self.shard) {
+        let own = self.shard;
+        for shard in (0..self.process.shards as ShardId).filter(|&shard| shard != own) {
             self.push(shard, LinkMessage::ToHome(ToHome::Marker(round)));
         }
     }

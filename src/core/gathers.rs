@@ -6,7 +6,7 @@ use super::Core;
 use crate::{
     api::shapes::{self, Call, NodeInfo, NodeMetrics, ShardInfo},
     close::CloseReason,
-    hub::{ConnRef, HomeAnswer, Publication, ReplyTo, ShardId, ToHome},
+    hub::{Broadcast, ConnRef, HomeAnswer, Publication, ReplyTo, ShardId, ToHome},
     limits::REQUESTS_IN_FLIGHT_MAX,
     metrics::{Counters, Counts},
     protocol::{Effect, ErrorCode, Name, Now, Payload, handler::ConnectionRef},
@@ -117,23 +117,32 @@ impl Gathers {
 
 impl Core {
     /// Begins what a backend asked over HTTP; the answer takes `place`.
-    pub(super) fn call(&mut self, conn: ConnRef, place: u32, keep_alive: bool, call: Call) {
+    pub(super) fn call(
+        &mut self,
+        now: Now,
+        conn: ConnRef,
+        place: u32,
+        keep_alive: bool,
+        call: Call,
+    ) {
         let asker = Asker::Http { conn, place, keep_alive };
         match call {
             Call::Publish { channel, data } => {
-                self.gather_publish(asker, channel, data, Payload::Json);
+                self.gather_publish(now, asker, channel, data, Payload::Json);
             }
-            Call::Broadcast { channels, data } => self.gather_broadcast(asker, channels, &data),
-            Call::Info => self.gather_info(asker),
+            Call::Broadcast { channels, data } => {
+                self.gather_broadcast(now, asker, channels, &data)
+            }
+            Call::Info => self.gather_info(now, asker),
         }
     }
 
     pub(super) fn call_from_outside(&mut self, now: Now, id: u64, call: OutsideCall) {
         match call {
             OutsideCall::Publish { channel, data, payload } => {
-                self.gather_publish(Asker::Outside(id), channel, data, payload);
+                self.gather_publish(now, Asker::Outside(id), channel, data, payload);
             }
-            OutsideCall::Info => self.gather_info(Asker::Outside(id)),
+            OutsideCall::Info => self.gather_info(now, Asker::Outside(id)),
             OutsideCall::Send { connection, data, text } => {
                 let bytes = data.to_vec();
                 let effect = if text { Effect::Reply(bytes) } else { Effect::Binary(bytes) };
@@ -143,20 +152,27 @@ impl Core {
         }
     }
 
-    fn gather_publish(&mut self, asker: Asker, channel: Name, data: Bytes, payload: Payload) {
+    fn gather_publish(
+        &mut self,
+        now: Now,
+        asker: Asker,
+        channel: Name,
+        data: Bytes,
+        payload: Payload,
+    ) {
         if let Some(error) = self.publish_refusal(&channel) {
-            self.finish_gather(asker, Parts::Publish(Some(Outcome::Failed(error))));
+            self.finish_gather(now, asker, Parts::Publish(Some(Outcome::Failed(error))));
             return;
         }
         let home = self.home_of(&channel);
         let publication = Box::new(Publication { channel, data, payload, info: None });
         let parts = Parts::Publish(None);
-        let Some(reply) = self.begin_gather(asker, parts, 1) else { return };
+        let Some(reply) = self.begin_gather(now, asker, parts, 1) else { return };
         self.to_home(home, ToHome::Publish { publication, reply });
     }
 
     /// One request per home with all of its channels; outcomes are placed by their number.
-    fn gather_broadcast(&mut self, asker: Asker, channels: Vec<Name>, data: &Bytes) {
+    fn gather_broadcast(&mut self, now: Now, asker: Asker, channels: Vec<Name>, data: &Bytes) {
         let mut outcomes = vec![None; channels.len()];
         let mut by_home: Vec<Vec<(u32, Name)>> = vec![Vec::new(); self.process.shards];
         for (part, channel) in channels.into_iter().enumerate() {
@@ -167,32 +183,40 @@ impl Core {
         }
         let missing = outcomes.iter().filter(|outcome| outcome.is_none()).count();
         if missing == 0 {
-            self.finish_gather(asker, Parts::Broadcast(outcomes));
+            self.finish_gather(now, asker, Parts::Broadcast(outcomes));
             return;
         }
         let parts = Parts::Broadcast(outcomes);
-        let Some(reply) = self.begin_gather(asker, parts, missing) else { return };
+        let Some(reply) = self.begin_gather(now, asker, parts, missing) else { return };
         for (home, channels) in by_home.into_iter().enumerate().filter(|(_, c)| !c.is_empty()) {
             let data = data.clone();
-            let channels = channels.into();
-            self.to_home(home as ShardId, ToHome::Broadcast { channels, data, reply });
+            let broadcast = Box::new(Broadcast { channels, data });
+            self.to_home(home as ShardId, ToHome::Broadcast { broadcast, reply });
         }
     }
 
-    fn gather_info(&mut self, asker: Asker) {
+    fn gather_info(&mut self, now: Now, asker: Asker) {
         let shards = self.process.shards;
-        let Some(reply) = self.begin_gather(asker, Parts::Info(Vec::new()), shards) else { return };
+        let Some(reply) = self.begin_gather(now, asker, Parts::Info(Vec::new()), shards) else {
+            return;
+        };
         for shard in 0..shards {
             self.to_home(shard as ShardId, ToHome::Count { reply });
         }
     }
 
-    fn begin_gather(&mut self, asker: Asker, parts: Parts, missing: usize) -> Option<ReplyTo> {
+    fn begin_gather(
+        &mut self,
+        now: Now,
+        asker: Asker,
+        parts: Parts,
+        missing: usize,
+    ) -> Option<ReplyTo> {
         if self.gathers.has_room() {
             return Some(self.gathers.insert(Gather { asker, parts, missing }));
         }
         let error = Outcome::Failed(ErrorCode::TOO_MANY_REQUESTS);
-        self.finish_gather(asker, Parts::Publish(Some(error)));
+        self.finish_gather(now, asker, Parts::Publish(Some(error)));
         None
     }
 
@@ -217,34 +241,28 @@ impl Core {
         if gather.missing == 0
             && let Some(Gather { asker, parts, .. }) = self.gathers.remove(index)
         {
-            self.finish_gather_at(now, asker, parts);
+            self.finish_gather(now, asker, parts);
         }
     }
 
-    fn finish_gather(&mut self, asker: Asker, parts: Parts) {
-        self.finish_gather_at(self.process.started, asker, parts);
-    }
-
-    fn finish_gather_at(&mut self, now: Now, asker: Asker, parts: Parts) {
-        let refused = |outcome: &Outcome| {
-            matches!(outcome, Outcome::Failed(error) if *error == ErrorCode::TOO_MANY_REQUESTS)
-        };
+    fn finish_gather(&mut self, now: Now, asker: Asker, parts: Parts) {
+        let refused = |outcome: &Outcome| matches!(outcome, Outcome::Failed(error) if *error == ErrorCode::TOO_MANY_REQUESTS);
         let lost = Outcome::Failed(ErrorCode::INTERNAL);
         match (asker, parts) {
             (Asker::Http { conn, place, keep_alive }, Parts::Publish(outcome)) => {
                 let outcome = outcome.unwrap_or(lost);
                 let status = if refused(&outcome) { 503 } else { 200 };
                 let body = shapes::publish_response(outcome);
-                self.respond(conn, place, keep_alive, status, &body);
+                self.respond(now, conn, place, keep_alive, status, &body);
             }
             (Asker::Http { conn, place, keep_alive }, Parts::Broadcast(outcomes)) => {
                 let outcomes: Vec<_> = outcomes.into_iter().map(|o| o.unwrap_or(lost)).collect();
                 let body = shapes::broadcast_response(&outcomes);
-                self.respond(conn, place, keep_alive, 200, &body);
+                self.respond(now, conn, place, keep_alive, 200, &body);
             }
             (Asker::Http { conn, place, keep_alive }, Parts::Info(counts)) => {
                 let body = shapes::info_response(&self.node_info(now, counts));
-                self.respond(conn, place, keep_alive, 200, &body);
+                self.respond(now, conn, place, keep_alive, 200, &body);
             }
             (Asker::Outside(id), Parts::Publish(outcome)) => {
                 let answer = OutsideAnswer::Published(outcome.unwrap_or(lost));

@@ -45,10 +45,8 @@ impl Core {
             self.discard(conn, input.len());
             return false;
         }
-        let limits = Limits {
-            head_bytes_max: HTTP_HEAD_BYTES_MAX,
-            body_bytes_max: settings.body_bytes_max,
-        };
+        let limits =
+            Limits { head_bytes_max: HTTP_HEAD_BYTES_MAX, body_bytes_max: settings.body_bytes_max };
         let read = match http.reader.feed(input, &limits) {
             Ok(None) => Read::Starved { partial: http.reader.buffered_bytes() > 0 },
             Ok(Some(Event::Continue)) => Read::Continue,
@@ -79,7 +77,7 @@ impl Core {
                 false
             }
             Read::Continue => {
-                self.queue(conn, |out| out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n"));
+                self.queue(conn, http::write_continue);
                 true
             }
             Read::Route(route) => {
@@ -107,7 +105,7 @@ impl Core {
                 }
             }
             Route::Reject(rejection) => {
-                self.queue(conn, |out| handshake::write_rejection(out, &rejection));
+                self.queue(conn, |out| http::write_rejection(out, &rejection));
                 self.end_requests(now, conn);
             }
             Route::Call { call, keep_alive } => {
@@ -116,7 +114,7 @@ impl Core {
                 if let Session::Http(http) = &mut connection.session {
                     http.last |= !keep_alive;
                 }
-                self.call(conn, place, keep_alive, call);
+                self.call(now, conn, place, keep_alive, call);
             }
             Route::Centrifuge { response } => {
                 self.queue(conn, |out| out.extend_from_slice(&response));
@@ -231,7 +229,8 @@ impl super::Settings {
             |status, body| Route::Respond { status, content_type: JSON, body, keep_alive };
         let authorized = self.api_insecure
             || self.api_key.as_ref().is_some_and(|key| {
-                let (own, standard) = (request.header("x-api-key"), request.header("authorization"));
+                let (own, standard) =
+                    (request.header("x-api-key"), request.header("authorization"));
                 shapes::authorized(key, own, standard, request.query)
             });
         if !authorized {
@@ -246,7 +245,7 @@ impl super::Settings {
 
     fn upgrade(&self, request: &Request<'_>, route: impl FnOnce(Vec<u8>) -> Route) -> Route {
         let origin = request.header("origin");
-        if !origin::is_allowed(origin, request.header("host"), &self.allowed_origins) {
+        if !origin::is_allowed(origin, request.host(), &self.allowed_origins) {
             return Route::Respond {
                 status: 403,
                 content_type: JSON,

@@ -238,7 +238,8 @@ impl Core {
             }
             let connection = self.slots.at(slot);
             let deadline_ms = connection.deadline_ms();
-            let waits = matches!(connection.phase, Phase::Aborting | Phase::Releasing | Phase::Free);
+            let waits =
+                matches!(connection.phase, Phase::Aborting | Phase::Releasing | Phase::Free);
             if !waits && deadline_ms != u64::MAX {
                 self.wheel.set(slot, deadline_ms);
             }

@@ -64,45 +64,34 @@ impl Core {
         effects: &mut Vec<Effect>,
     ) -> Step {
         let settings = &self.process.settings;
-        let connection = self.slots.at(conn.slot);
-        let reader = match &mut connection.session {
-            Session::Centrifuge { reader, .. } | Session::Handler { reader, .. } => reader,
-            Session::Http(_) => return Step::Http,
-            Session::None => return Step::Starved,
-        };
-        let message = match reader.feed(input, settings.message_bytes_max) {
-            Ok(Some(message)) => message,
-            Ok(None) => return Step::Starved,
-            Err(reason) => return Step::Close(reason),
-        };
-        match message {
-            Message::Ping(payload) => return Step::Pong(payload.to_vec()),
-            Message::Pong(_) => return Step::Handled,
-            Message::Close(code) => {
-                let code = code.map_or(close::NORMAL.code, |(code, _)| code);
-                return Step::Close(CloseReason { code, reason: "" });
-            }
-            Message::Text(_) | Message::Binary(_) => {}
-        }
-        match &mut connection.session {
-            Session::Centrifuge { session, .. } => {
-                let text = match message {
-                    Message::Text(text) => Ok(text),
-                    Message::Binary(bytes) => std::str::from_utf8(bytes),
-                    _ => unreachable!("control messages are handled above"),
-                };
-                match text {
-                    Ok(text) => session.received(now, &settings.policy, text, effects),
-                    Err(_) => return Step::Close(close::BAD_REQUEST),
+        let max = settings.message_bytes_max;
+        match &mut self.slots.at(conn.slot).session {
+            Session::Http(_) => Step::Http,
+            Session::None => Step::Starved,
+            Session::Centrifuge { reader, session } => match reader.feed(input, max) {
+                Ok(Some(Message::Text(text))) => {
+                    session.received(now, &settings.policy, text, effects);
+                    Step::Handled
                 }
-            }
-            Session::Handler { handler, commands, .. } => {
-                let connection = connection_ref(self.shard, conn);
-                handler.message(message, &mut Context::new(effects, connection, commands));
-            }
-            Session::Http(_) | Session::None => unreachable!("the session has a WebSocket reader"),
+                // Some clients send their JSON as binary messages; the reference server takes both.
+                Ok(Some(Message::Binary(bytes))) => match std::str::from_utf8(bytes) {
+                    Ok(text) => {
+                        session.received(now, &settings.policy, text, effects);
+                        Step::Handled
+                    }
+                    Err(_) => Step::Close(close::BAD_REQUEST),
+                },
+                other => control(other),
+            },
+            Session::Handler { reader, handler, commands } => match reader.feed(input, max) {
+                Ok(Some(message @ (Message::Text(_) | Message::Binary(_)))) => {
+                    let connection = connection_ref(self.shard, conn);
+                    handler.message(message, &mut Context::new(effects, connection, commands));
+                    Step::Handled
+                }
+                other => control(other),
+            },
         }
-        Step::Handled
     }
 
     /// Executes what a session decided, in order.
@@ -122,5 +111,19 @@ impl Core {
                 return;
             }
         }
+    }
+}
+
+/// What every WebSocket session does with everything but messages of data.
+fn control(read: Result<Option<Message<'_>>, CloseReason>) -> Step {
+    match read {
+        Ok(None) => Step::Starved,
+        Ok(Some(Message::Ping(payload))) => Step::Pong(payload.to_vec()),
+        Ok(Some(Message::Close(code))) => {
+            let code = code.map_or(close::NORMAL.code, |(code, _)| code);
+            Step::Close(CloseReason { code, reason: "" })
+        }
+        Ok(Some(_)) => Step::Handled,
+        Err(reason) => Step::Close(reason),
     }
 }

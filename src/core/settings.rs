@@ -6,6 +6,7 @@ use std::{
 };
 
 use crate::{
+    api::ProcessStats,
     hub::HashKey,
     protocol::{Now, centrifuge::Policy, handler::Handler},
 };
@@ -75,4 +76,6 @@ pub struct Settings {
     pub routes: Vec<Route>,
     /// The node's name for people.
     pub node_name: String,
+    /// What the process uses now; asked from the core, measured outside.
+    pub process_stats: fn() -> ProcessStats,
 }

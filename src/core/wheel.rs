@@ -8,7 +8,7 @@ const NONE: u32 = u32::MAX;
 
 /// Deadlines of slots. Entries are intrusive: 12 bytes a slot, nothing is allocated per deadline.
 #[derive(Debug)]
-pub struct Wheel {
+pub(super) struct Wheel {
     heads: Box<[u32; BUCKETS]>,
     occupied: [u64; BUCKETS / 64],
     entries: Vec<Entry>,
@@ -27,7 +27,7 @@ struct Entry {
 
 impl Wheel {
     /// An empty wheel that starts at `now_ms`.
-    pub fn new(now_ms: u64) -> Self {
+    pub(super) fn new(now_ms: u64) -> Self {
         Self {
             heads: Box::new([NONE; BUCKETS]),
             occupied: [0; BUCKETS / 64],
@@ -39,7 +39,7 @@ impl Wheel {
 
     /// Sets the one deadline of a slot. It is handed out at its time or up to one tick later, or
     /// earlier when it is beyond the horizon: the owner looks at the clock and sets it again.
-    pub fn set(&mut self, slot: u32, deadline_ms: u64) {
+    pub(super) fn set(&mut self, slot: u32, deadline_ms: u64) {
         self.clear(slot);
         let needed = slot as usize + 1;
         if self.entries.len() < needed {
@@ -47,7 +47,8 @@ impl Wheel {
         }
         let earliest = self.now + 1;
         let latest = self.now + BUCKETS as u64 - 1;
-        let bucket = (deadline_ms.div_ceil(TICK_MS).clamp(earliest, latest) % BUCKETS as u64) as u32;
+        let bucket =
+            (deadline_ms.div_ceil(TICK_MS).clamp(earliest, latest) % BUCKETS as u64) as u32;
         let next = self.heads[bucket as usize];
         if next != NONE {
             self.entries[next as usize].previous = slot;
@@ -59,8 +60,10 @@ impl Wheel {
     }
 
     /// Takes a slot's deadline away.
-    pub fn clear(&mut self, slot: u32) {
-        let Some(&Entry { previous, next, bucket }) = self.entries.get(slot as usize) else { return };
+    pub(super) fn clear(&mut self, slot: u32) {
+        let Some(&Entry { previous, next, bucket }) = self.entries.get(slot as usize) else {
+            return;
+        };
         if bucket == NONE {
             return;
         }
@@ -80,7 +83,7 @@ impl Wheel {
     }
 
     /// Takes one slot whose deadline has come, if there is one.
-    pub fn pop(&mut self, now_ms: u64) -> Option<u32> {
+    pub(super) fn pop(&mut self, now_ms: u64) -> Option<u32> {
         let target = now_ms / TICK_MS;
         while self.now < target || self.heads[(self.now % BUCKETS as u64) as usize] != NONE {
             let slot = self.heads[(self.now % BUCKETS as u64) as usize];
@@ -114,7 +117,7 @@ impl Wheel {
     }
 
     /// When [`Wheel::pop`] should be called next.
-    pub fn next_ms(&self) -> Option<u64> {
+    pub(super) fn next_ms(&self) -> Option<u64> {
         if self.heads[(self.now % BUCKETS as u64) as usize] != NONE {
             return Some(self.now * TICK_MS);
         }

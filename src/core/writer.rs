@@ -12,7 +12,7 @@ const GATHER_BYTES_MAX: usize = 32 << 10;
 
 /// The bytes on their way to one peer, in order.
 #[derive(Debug, Default)]
-pub struct Writer {
+pub(super) struct Writer {
     in_flight: Option<Range>,
     sending: bool,
     first: Option<Entry>,
@@ -42,29 +42,29 @@ impl Entry {
 
 /// One send: at most [`SEND_BYTES_MAX`] bytes of a segment.
 #[derive(Debug)]
-pub struct Send {
+pub(super) struct Send {
     /// The bytes' owner.
-    pub segment: Segment,
+    pub(super) segment: Segment,
     /// First byte.
-    pub from: u32,
+    pub(super) from: u32,
     /// One past the last byte.
-    pub to: u32,
+    pub(super) to: u32,
 }
 
 impl Writer {
     /// Bytes accepted and not yet taken by the kernel.
-    pub fn queued_bytes(&self) -> usize {
+    pub(super) fn queued_bytes(&self) -> usize {
         self.queued_bytes
     }
 
     /// Queues a shared range.
-    pub fn push_shared(&mut self, range: Range) {
+    pub(super) fn push_shared(&mut self, range: Range) {
         self.queued_bytes += range.len();
         self.push(Entry::Shared(range));
     }
 
     /// Queues bytes of this connection alone, joined with such bytes at the end of the queue.
-    pub fn push_own(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+    pub(super) fn push_own(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         let last = match &mut self.rest {
             Some(rest) => rest.back_mut(),
             None => self.first.as_mut(),
@@ -82,7 +82,7 @@ impl Writer {
     }
 
     /// Keeps a place for an answer: nothing behind it is sent before [`Writer::fill`].
-    pub fn reserve(&mut self) -> u32 {
+    pub(super) fn reserve(&mut self) -> u32 {
         let place = self.next_place;
         self.next_place = self.next_place.wrapping_add(1);
         self.unfilled += 1;
@@ -91,7 +91,7 @@ impl Writer {
     }
 
     /// Puts an answer into its place; false when the place is gone.
-    pub fn fill(&mut self, place: u32, answer: Vec<u8>) -> bool {
+    pub(super) fn fill(&mut self, place: u32, answer: Vec<u8>) -> bool {
         let is_it = |entry: &&mut Entry| matches!(entry, Entry::Place(number) if *number == place);
         let rest = self.rest.iter_mut().flat_map(|rest| rest.iter_mut());
         let Some(entry) = self.first.iter_mut().chain(rest).find(is_it) else { return false };
@@ -102,12 +102,12 @@ impl Writer {
     }
 
     /// Places that wait for their answer.
-    pub fn unfilled(&self) -> u32 {
+    pub(super) fn unfilled(&self) -> u32 {
         self.unfilled
     }
 
     /// The next send, when none is in flight and something may go. Call [`Writer::sent`] after it.
-    pub fn next_send(&mut self) -> Option<Send> {
+    pub(super) fn next_send(&mut self) -> Option<Send> {
         if self.sending {
             return None;
         }
@@ -146,7 +146,7 @@ impl Writer {
     }
 
     /// The send completed after `bytes` bytes; what is left of it goes with the next one.
-    pub fn sent(&mut self, bytes: u32) {
+    pub(super) fn sent(&mut self, bytes: u32) {
         self.sending = false;
         self.queued_bytes = self.queued_bytes.saturating_sub(bytes as usize);
         if let Some(range) = &mut self.in_flight {
@@ -157,18 +157,13 @@ impl Writer {
         }
     }
 
-    /// Whether a send is with the kernel.
-    pub fn is_sending(&self) -> bool {
-        self.sending
-    }
-
     /// Whether nothing waits and nothing is in flight.
-    pub fn is_idle(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         self.in_flight.is_none() && self.first.is_none()
     }
 
     /// Drops what has not started, returns how many bytes that was.
-    pub fn drop_waiting(&mut self) -> usize {
+    pub(super) fn drop_waiting(&mut self) -> usize {
         let started = self.in_flight.as_ref().map_or(0, Range::len);
         let dropped = self.queued_bytes - started;
         self.first = None;
@@ -179,7 +174,7 @@ impl Writer {
     }
 
     /// Drops the first unfilled place and all behind it: their answers will not come any more.
-    pub fn drop_unanswered(&mut self) {
+    pub(super) fn drop_unanswered(&mut self) {
         if self.unfilled == 0 {
             return;
         }
@@ -195,7 +190,7 @@ impl Writer {
     }
 
     /// Drops everything, also the rest of a send that is with the kernel.
-    pub fn drop_all(&mut self) {
+    pub(super) fn drop_all(&mut self) {
         self.drop_waiting();
         self.in_flight = None;
         self.queued_bytes = 0;

@@ -92,12 +92,12 @@ impl Home {
                     out.push((from, FromHome::Answer { reply, answer }));
                 }
             }
-            ToHome::Broadcast { channels, data, reply } => {
+            ToHome::Broadcast { broadcast, reply } => {
                 let ReplyTo::Gather { index, generation, .. } = reply else {
                     unreachable!("a broadcast is gathered");
                 };
-                for (part, channel) in channels {
-                    let data = data.clone();
+                for (part, channel) in broadcast.channels {
+                    let data = broadcast.data.clone();
                     let publication =
                         Publication { channel, data, payload: Payload::Json, info: None };
                     let answer = self.publish(&publication, congestion, out);
@@ -194,9 +194,9 @@ impl Home {
 
     /// Subscribers of a channel by the home's account: joins minus leaves of all shards.
     pub fn subscribers(&self, channel: &str) -> u32 {
-        self.channels.get(channel).map_or(0, |channel| {
-            channel.interest.iter().flat_map(|interest| interest.joined).sum()
-        })
+        self.channels
+            .get(channel)
+            .map_or(0, |channel| channel.interest.iter().flat_map(|interest| interest.joined).sum())
     }
 }
 

@@ -137,8 +137,15 @@ impl Local {
         record.subscriptions += 1;
         let local = LocalId { index: channel, generation: record.generation };
         let shared = record.name.clone().expect("a used channel has a name");
-        let sub =
-            Subscription { generation: 0, slot, channel, member: NONE, next: *first, format, pending };
+        let sub = Subscription {
+            generation: 0,
+            slot,
+            channel,
+            member: NONE,
+            next: *first,
+            format,
+            pending,
+        };
         let index = match self.subs_free.pop() {
             Some(index) => {
                 let generation = self.subs[index as usize].generation;

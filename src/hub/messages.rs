@@ -79,6 +79,15 @@ impl Publication {
     }
 }
 
+/// The same publication for several channels of one home.
+#[derive(Debug)]
+pub struct Broadcast {
+    /// Part number and channel.
+    pub channels: Vec<(u32, Name)>,
+    /// The payload, as JSON.
+    pub data: Bytes,
+}
+
 /// A publication with its place, encoded once per format that someone wants.
 #[derive(Debug)]
 pub struct Published {
@@ -150,11 +159,9 @@ pub enum ToHome {
     },
     /// The same payload to several channels that live here; parts are numbered as given.
     Broadcast {
-        /// Part number and channel.
-        channels: Box<[(u32, Name)]>,
-        /// The payload.
-        data: Bytes,
-        /// The gather; its part is taken from `channels`.
+        /// What to publish where.
+        broadcast: Box<Broadcast>,
+        /// The gather; its part is taken from the broadcast's channels.
         reply: ReplyTo,
     },
     /// A connection belongs to a user. Followed by exactly one `UserLeave`, on the same link.

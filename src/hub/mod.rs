@@ -7,7 +7,7 @@ mod messages;
 pub use home::{Congestion, Home};
 pub use local::{Active, Local, Member, NO_SUBSCRIPTIONS, Pending, Sealed};
 pub use messages::{
-    ConnRef, Format, FromHome, HomeAnswer, LocalId, Publication, Published, ReplyTo,
+    Broadcast, ConnRef, Format, FromHome, HomeAnswer, LocalId, Publication, Published, ReplyTo,
     ShardId, SubRef, ToHome,
 };
 

@@ -270,10 +270,14 @@ impl Shard {
     /// Tells who drains the server how far this shard is.
     fn report(&mut self) {
         // Who asked is gone when a send fails: the deadline of the drain has passed.
-        if !self.accepting && let Some(done) = &self.refusing {
+        if !self.accepting
+            && let Some(done) = &self.refusing
+        {
             let _ = done.try_send(());
         }
-        if self.core.drain_is_quiet() && let Some(done) = self.quiet.take() {
+        if self.core.drain_is_quiet()
+            && let Some(done) = self.quiet.take()
+        {
             let _ = done.try_send(());
         }
         if self.emptied.is_some() && self.core.counts().connections == 0 {

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use self::command::{ChannelRequest, Command, Method, PublishRequest, TokenRequest};
 use self::reply::{ConnectResult, Expiry};
-use super::{Answer, Effect, ErrorCode, Name, Now, Request};
+use super::{Answer, Effect, ErrorCode, Name, Now, Payload, Request};
 use crate::auth::{ConnectionClaims, TokenError, Tokens};
 use crate::close::{BAD_REQUEST, CONNECTION_EXPIRED, CloseReason, INVALID_TOKEN, NO_PONG, STALE};
 
@@ -408,7 +408,8 @@ impl Session {
         let client = Uuid::from_bytes(self.client).hyphenated().encode_lower(&mut buffer);
         let info = reply::client_info(self.user(), client, self.info.as_deref());
         let info = Some(Bytes::from(info));
-        Ok(Ok(Request::Publish { channel, data: one_line(data), info, subscribers_only }))
+        let (data, payload) = (one_line(data), Payload::Json);
+        Ok(Ok(Request::Publish { channel, data, payload, info, subscribers_only }))
     }
 
     /// The channel that a request names. None at all is a broken client, and closed; one that is
