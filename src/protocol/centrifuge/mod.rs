@@ -570,12 +570,13 @@ mod tests {
     fn short(effect: &Effect) -> String {
         match effect {
             Effect::Reply(bytes) => String::from_utf8(bytes.clone()).unwrap(),
+            Effect::Binary(_) => panic!("JSON sessions send text"),
             Effect::Close(reason) => format!("close {}", reason.code),
             Effect::Request { command, request } => match request {
                 Request::Connect { user } => format!("{command} connect {user}"),
                 Request::Subscribe { channel } => format!("{command} subscribe {channel}"),
                 Request::Unsubscribe { channel } => format!("{command} unsubscribe {channel}"),
-                Request::Publish { channel, data, info, subscribers_only } => format!(
+                Request::Publish { channel, data, info, subscribers_only, .. } => format!(
                     "{command} publish {channel} {} {} {subscribers_only}",
                     str::from_utf8(data).unwrap(),
                     str::from_utf8(info.as_ref().unwrap()).unwrap(),
@@ -1021,6 +1022,7 @@ mod tests {
             match effect {
                 Effect::Close(_) => assert_eq!(place + 1, out.len()),
                 Effect::Reply(bytes) => assert!(!bytes.contains(&b'\n')),
+                Effect::Binary(_) => panic!("JSON sessions send text"),
                 Effect::Request { request, .. } => {
                     if let Request::Publish { data, .. } = request {
                         assert!(!data.contains(&b'\n'));
