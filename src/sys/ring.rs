@@ -693,3 +693,103 @@ impl Drop for Ring {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpStream};
+
+    use super::*;
+    use crate::sys::sockets;
+
+    const SIZES: Sizes = Sizes {
+        submission_entries: 8,
+        completion_entries: 16,
+        receive_buffers: 4,
+        receive_buffer_bytes: 512,
+    };
+
+    fn next(ring: &mut Ring) -> Completion {
+        for _ in 0..20 {
+            if let Some(completion) = ring.next() {
+                return completion;
+            }
+            ring.wait(Duration::from_secs(1)).unwrap();
+        }
+        panic!("no completion came")
+    }
+
+    fn connected() -> (Ring, TcpStream) {
+        let any = (Ipv4Addr::LOCALHOST, 0).into();
+        let listener = sockets::listener(any, false, sockets::BACKLOG).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut ring = Ring::new(SIZES).unwrap();
+        ring.listen(listener);
+        (ring, TcpStream::connect(address).unwrap())
+    }
+
+    #[test]
+    fn user_data_carries_kind_slot_and_generation() {
+        for kind in Kind::ALL {
+            for (slot, generation) in [(0, 0), (SLOTS_MAX - 1, u32::MAX), (7, 1 << 31)] {
+                let key = Key { slot, generation };
+                let (read, read_key) = Kind::read(kind.of(key)).unwrap();
+                assert_eq!((read as u8, read_key), (kind as u8, key));
+            }
+        }
+        assert!(Kind::read(0).is_none() && Kind::read(u64::MAX).is_none());
+    }
+
+    #[test]
+    fn an_operation_that_never_ends_leaks_its_memory() {
+        let (mut ring, _client) = connected();
+        let key = Key { slot: 0, generation: 0 };
+        let Completion::Accepted(socket) = next(&mut ring) else { panic!("no connection") };
+        ring.adopt(key, socket);
+        let bytes = SharedBytes::from(vec![1; 10]);
+        ring.memory.slots[0].sending = Some(bytes.clone());
+        // One more than the kernel knows of: its completion never comes.
+        ring.in_flight += 1;
+        ring.settle_at_most = Duration::from_millis(1);
+        drop(ring);
+        assert_eq!(bytes.holders(), 2, "freed under the kernel");
+    }
+
+    #[test]
+    fn accepted_sockets_are_blocking_and_do_not_delay() {
+        let (mut ring, _client) = connected();
+        let Completion::Accepted(accepted) = next(&mut ring) else { panic!("no connection") };
+        let socket = socket2::SockRef::from(&accepted.socket);
+        assert!(socket.tcp_nodelay().unwrap() && !socket.nonblocking().unwrap());
+        assert!(socket.cloexec().unwrap());
+    }
+
+    #[test]
+    fn a_wake_to_what_is_no_ring_is_reported() {
+        let (mut ring, client) = connected();
+        ring.wake(RingAddress(client.as_raw_fd()));
+        loop {
+            match next(&mut ring) {
+                Completion::WakeFailed(error) => break assert_eq!(error, Errno::BADFD),
+                Completion::Accepted(socket) => ring.reject(socket),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_dropped_received_loses_one_buffer_and_nothing_else() {
+        let (mut ring, mut client) = connected();
+        let key = Key { slot: 0, generation: 0 };
+        let Completion::Accepted(socket) = next(&mut ring) else { panic!("no connection") };
+        ring.adopt(key, socket);
+        ring.receive(key);
+        for round in 0..4 {
+            std::io::Write::write_all(&mut client, &[round]).unwrap();
+            let Completion::Received { data, .. } = next(&mut ring) else { panic!("no bytes") };
+            assert_eq!(ring.bytes_mut(&data), [round]);
+        }
+        std::io::Write::write_all(&mut client, b"5").unwrap();
+        let end = next(&mut ring);
+        assert!(matches!(end, Completion::ReceiveEnded { why: ReadEnd::NoBuffers, .. }), "{end:?}");
+    }
+}
