@@ -18,7 +18,7 @@ use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use io_uring::squeue::{Entry, Flags};
-use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
+use io_uring::types::{CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode};
 use rustix::io::Errno;
 
@@ -49,6 +49,36 @@ pub struct Sizes {
     pub receive_buffers: u16,
     /// Bytes of each receive buffer.
     pub receive_buffer_bytes: u32,
+    /// Size of the ring's own table of sockets, at most the process limit of open files; none: connections are file
+    /// descriptors of the process. With a table, one more connection than it has places is reset by the kernel and ends
+    /// accepting with `ENFILE`, [`Accepted::peer`] is not available, and an [`Accepted`] that is dropped holds its
+    /// place until the ring ends.
+    pub direct_descriptors: Option<u32>,
+}
+
+/// Where the kernel finds a connection.
+#[derive(Debug)]
+enum Socket {
+    Regular(OwnedFd),
+    /// A place in the ring's own table.
+    Direct(u32),
+}
+
+impl Socket {
+    /// The number for an operation, and the flag that says which kind of number it is.
+    fn operand(&self) -> (Fd, Flags) {
+        match self {
+            Socket::Regular(socket) => (Fd(socket.as_raw_fd()), Flags::empty()),
+            Socket::Direct(place) => (Fd(*place as RawFd), Flags::FIXED_FILE),
+        }
+    }
+
+    fn close(self) -> Entry {
+        match self {
+            Socket::Regular(socket) => opcode::Close::new(Fd(socket.into_raw_fd())).build(),
+            Socket::Direct(place) => opcode::Close::new(Fixed(place)).build(),
+        }
+    }
 }
 
 /// Names one tenant of one slot. Echoed in its completions, however late.
@@ -68,16 +98,19 @@ pub struct RingAddress(RawFd);
 #[derive(Debug)]
 #[must_use]
 pub struct Accepted {
-    socket: OwnedFd,
+    socket: Socket,
 }
 
 impl Accepted {
     /// The peer's address.
     ///
     /// # Errors
-    /// `ENOTCONN` if the peer is gone already.
+    /// `ENOTCONN` if the peer is gone already; unsupported for direct descriptors.
     pub fn peer(&self) -> io::Result<SocketAddr> {
-        let address = rustix::net::getpeername(&self.socket)?;
+        let Socket::Regular(socket) = &self.socket else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
+        let address = rustix::net::getpeername(socket)?;
         address.map(SocketAddr::try_from).ok_or(io::ErrorKind::NotConnected)?.map_err(Into::into)
     }
 }
@@ -209,7 +242,7 @@ impl Kind {
 
 #[derive(Default)]
 struct Slot {
-    socket: Option<OwnedFd>,
+    socket: Option<Socket>,
     generation: u32,
     /// Read by the kernel while it is here.
     sending: Option<SharedBytes>,
@@ -235,6 +268,8 @@ pub struct Ring {
     /// Operations that found the submission queue full; in order, ahead of all later ones.
     waiting: VecDeque<Entry>,
     listener: Option<TcpListener>,
+    /// Whether connections live in the ring's own table.
+    direct: bool,
     accepting: Accepting,
     doorbell: Option<Doorbell>,
     /// Operations without their last completion. Wakes are not counted: they refer to no memory.
@@ -259,6 +294,9 @@ impl Ring {
             .setup_cqsize(sizes.completion_entries.max(2 * sizes.submission_entries))
             .dontfork()
             .build(sizes.submission_entries)?;
+        if let Some(places) = sizes.direct_descriptors {
+            ring.submitter().register_files_sparse(places)?;
+        }
         let mut buffers = Buffers::new(sizes.receive_buffers, sizes.receive_buffer_bytes)?;
         buffers.register(&ring)?;
         Ok(Ring {
@@ -266,6 +304,7 @@ impl Ring {
             memory: ManuallyDrop::new(Memory { buffers, slots: Vec::new() }),
             waiting: VecDeque::new(),
             listener: None,
+            direct: sizes.direct_descriptors.is_some(),
             accepting: Accepting::Idle,
             doorbell: None,
             in_flight: 0,
@@ -294,7 +333,9 @@ impl Ring {
         if self.accepting != Accepting::Idle {
             return;
         }
-        let accept = opcode::AcceptMulti::new(Fd(listener.as_raw_fd())).flags(ACCEPT_FLAGS);
+        let accept = opcode::AcceptMulti::new(Fd(listener.as_raw_fd()))
+            .allocate_file_index(self.direct)
+            .flags(if self.direct { 0 } else { ACCEPT_FLAGS });
         self.accepting = Accepting::Armed;
         self.push(accept.build().user_data(Kind::Accept.alone()));
     }
@@ -331,14 +372,14 @@ impl Ring {
 
     /// Closes an accepted socket that no slot wants. Reports nothing.
     pub fn reject(&mut self, socket: Accepted) {
-        let close = opcode::Close::new(Fd(socket.socket.into_raw_fd())).build();
-        self.push(close.user_data(Kind::Reject.alone()));
+        self.push(socket.socket.close().user_data(Kind::Reject.alone()));
     }
 
     /// Arms the receive of a socket: from now on bytes are reported as they come, until the receive ends. At most one
     /// per socket may be armed, or bytes come in the wrong order.
     pub fn receive(&mut self, key: Key) {
-        let receive = opcode::RecvMulti::new(self.socket(key), GROUP).build();
+        let (socket, flags) = self.socket(key).operand();
+        let receive = opcode::RecvMulti::new(socket, GROUP).build().flags(flags);
         self.push(receive.user_data(Kind::Receive.of(key)));
     }
 
@@ -354,9 +395,11 @@ impl Ring {
     pub fn send(&mut self, key: Key, bytes: SharedBytes, from: u32, to: u32) {
         let part = &bytes[from as usize..to as usize];
         assert!(!part.is_empty(), "an empty send would look like the end of the connection");
-        let send = opcode::Send::new(self.socket(key), part.as_ptr(), to - from)
+        let (socket, flags) = self.socket(key).operand();
+        let send = opcode::Send::new(socket, part.as_ptr(), to - from)
             .flags(MSG_NOSIGNAL)
             .build()
+            .flags(flags)
             .user_data(Kind::Send.of(key));
         let slot = &mut self.memory.slots[key.slot as usize];
         assert!(slot.sending.is_none(), "one send per slot");
@@ -368,20 +411,25 @@ impl Ring {
     /// Ends one or both directions of a socket, after everything that was asked for before. A send in flight ends with
     /// a short count or an error when the writing side ends.
     ///
-    /// It is a system call of its own: as an operation the kernel would pass it to a helper thread.
+    /// On a file descriptor it is a system call of its own: an operation would be passed to a helper thread.
     pub fn shutdown(&mut self, key: Key, how: Shutdown) {
+        use rustix::net::Shutdown as How;
+        let how = match how {
+            Shutdown::Read => How::Read,
+            Shutdown::Write => How::Write,
+            Shutdown::Both => How::Both,
+        };
         // An error shows again at the next submission, which reports it.
         let _ = self.submit();
-        self.socket(key);
-        let socket = self.memory.slots[key.slot as usize].socket.as_ref();
-        let how = match how {
-            Shutdown::Read => rustix::net::Shutdown::Read,
-            Shutdown::Write => rustix::net::Shutdown::Write,
-            Shutdown::Both => rustix::net::Shutdown::Both,
+        let operation = match self.socket(key) {
+            Socket::Regular(socket) => {
+                // The only failure is ENOTCONN: the peer has reset the connection, which is what was wanted.
+                let _ = rustix::net::shutdown(socket, how);
+                opcode::Nop::new().build()
+            }
+            Socket::Direct(place) => opcode::Shutdown::new(Fixed(*place), how as i32).build(),
         };
-        // The only failure is ENOTCONN: the peer has reset the connection, which is what was wanted.
-        let _ = rustix::net::shutdown(socket.expect("the slot has a socket"), how);
-        self.push(opcode::Nop::new().build().user_data(Kind::Shutdown.of(key)));
+        self.push(operation.user_data(Kind::Shutdown.of(key)));
     }
 
     /// Closes the socket of a slot. Operations in flight on it would keep the connection alive in the kernel: end them
@@ -389,8 +437,8 @@ impl Ring {
     pub fn close(&mut self, key: Key) {
         self.socket(key);
         let socket = self.memory.slots[key.slot as usize].socket.take();
-        let socket = socket.expect("the slot has a socket").into_raw_fd();
-        self.push(opcode::Close::new(Fd(socket)).build().user_data(Kind::Close.of(key)));
+        let close = socket.expect("the slot has a socket").close();
+        self.push(close.user_data(Kind::Close.of(key)));
     }
 
     /// Queues a wake of another ring, which sees [`Completion::Woken`]. Reports nothing unless it fails.
@@ -540,8 +588,12 @@ impl Ring {
         }
         match result {
             Ok(descriptor) => {
-                // SAFETY: the kernel has just made this descriptor for us and nobody else knows it.
-                let socket = unsafe { OwnedFd::from_raw_fd(descriptor as RawFd) };
+                let socket = if self.direct {
+                    Socket::Direct(descriptor)
+                } else {
+                    // SAFETY: the kernel has just made this descriptor for us and nobody else knows it.
+                    Socket::Regular(unsafe { OwnedFd::from_raw_fd(descriptor as RawFd) })
+                };
                 if !more {
                     // An accept that ends with a connection (the completion queue overflowed) goes on. If it is being
                     // stopped, the new one is stopped at once, so that its end is reported exactly once.
@@ -589,11 +641,11 @@ impl Ring {
         self.in_flight
     }
 
-    fn socket(&self, key: Key) -> Fd {
+    fn socket(&self, key: Key) -> &Socket {
         let slot = self.memory.slots.get(key.slot as usize);
         let slot = slot.filter(|slot| slot.generation == key.generation);
         let socket = slot.and_then(|slot| slot.socket.as_ref());
-        Fd(socket.expect("the slot has a socket of this generation").as_raw_fd())
+        socket.expect("the slot has a socket of this generation")
     }
 
     fn push(&mut self, operation: Entry) {
@@ -706,6 +758,7 @@ mod tests {
         completion_entries: 16,
         receive_buffers: 4,
         receive_buffer_bytes: 512,
+        direct_descriptors: None,
     };
 
     fn next(ring: &mut Ring) -> Completion {
@@ -758,9 +811,12 @@ mod tests {
     fn accepted_sockets_are_blocking_and_do_not_delay() {
         let (mut ring, _client) = connected();
         let Completion::Accepted(accepted) = next(&mut ring) else { panic!("no connection") };
-        let socket = socket2::SockRef::from(&accepted.socket);
+        let Socket::Regular(socket) = &accepted.socket else { panic!("not a descriptor") };
+        let socket = socket2::SockRef::from(socket);
         assert!(socket.tcp_nodelay().unwrap() && !socket.nonblocking().unwrap());
-        assert!(socket.cloexec().unwrap());
+        let Socket::Regular(socket) = &accepted.socket else { panic!("not a descriptor") };
+        let flags = rustix::io::fcntl_getfd(socket).unwrap();
+        assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
     }
 
     #[test]
