@@ -1,8 +1,8 @@
 //! One io_uring per shard behind a safe interface: sockets by slot, completions by value.
 //!
 //! What must hold, so that no safe caller can make the kernel touch memory that is not its own:
-//! 1. The bytes of a send live in [`Memory::slots`] from the submission until the completion; one send per slot.
-//! 2. Receive buffers belong to the kernel or to the process, never to both ([`super::buffers`]).
+//! 1. The bytes of a send live in `Memory::slots` from the submission until the completion; one send per slot.
+//! 2. Receive buffers belong to the kernel or to the process, never to both (`buffers.rs`).
 //! 3. Every operation that is submitted is counted until its last completion; when the ring is dropped it cancels
 //!    all and waits for zero. If zero does not come the memory is leaked, not freed.
 //! 4. The ring never leaves the thread that made it (`SINGLE_ISSUER`): it is `!Send`.
@@ -13,8 +13,8 @@
 use std::collections::VecDeque;
 use std::io;
 use std::mem::ManuallyDrop;
-use std::net::{Shutdown, SocketAddr, TcpListener};
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::net::{Shutdown, TcpListener};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use io_uring::squeue::{Entry, Flags};
@@ -23,17 +23,18 @@ use io_uring::{EnterFlags, IoUring, cqueue, opcode};
 use rustix::io::Errno;
 
 use super::buffers::{Buffers, GROUP};
+use super::completion::Socket;
+pub use super::completion::{Accepted, Completion, ReadEnd, Received};
 use super::doorbell::Doorbell;
 use super::shared_bytes::SharedBytes;
+use super::user_data::Kind;
+pub use super::user_data::{Key, SLOTS_MAX};
 
 /// Linux's `SOCK_CLOEXEC`. Accepted sockets stay *blocking*: with `O_NONBLOCK` some operations would answer `EAGAIN`
 /// where the ring should wait.
 const ACCEPT_FLAGS: i32 = rustix::net::SocketFlags::CLOEXEC.bits() as i32;
 const MSG_NOSIGNAL: i32 = rustix::net::SendFlags::NOSIGNAL.bits() as i32;
 const POLL_IN: u32 = rustix::event::PollFlags::IN.bits() as u32;
-
-/// Slots are 28 bits wide in the `user_data` of an operation.
-pub const SLOTS_MAX: u32 = 1 << 28;
 
 /// How long a dropped ring waits for its operations before it leaks their memory.
 const SETTLE_AT_MOST: Duration = Duration::from_secs(5);
@@ -56,189 +57,9 @@ pub struct Sizes {
     pub direct_descriptors: Option<u32>,
 }
 
-/// Where the kernel finds a connection.
-#[derive(Debug)]
-enum Socket {
-    Regular(OwnedFd),
-    /// A place in the ring's own table.
-    Direct(u32),
-}
-
-impl Socket {
-    /// The number for an operation, and the flag that says which kind of number it is.
-    fn operand(&self) -> (Fd, Flags) {
-        match self {
-            Socket::Regular(socket) => (Fd(socket.as_raw_fd()), Flags::empty()),
-            Socket::Direct(place) => (Fd(*place as RawFd), Flags::FIXED_FILE),
-        }
-    }
-
-    fn close(self) -> Entry {
-        match self {
-            Socket::Regular(socket) => opcode::Close::new(Fd(socket.into_raw_fd())).build(),
-            Socket::Direct(place) => opcode::Close::new(Fixed(place)).build(),
-        }
-    }
-}
-
-/// Names one tenant of one slot. Echoed in its completions, however late.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Key {
-    /// Below [`SLOTS_MAX`].
-    pub slot: u32,
-    /// Distinguishes the tenants that a slot has one after the other.
-    pub generation: u32,
-}
-
 /// Lets other rings wake this one. Must not be used after its ring was dropped: the number could name another ring.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RingAddress(RawFd);
-
-/// A new connection that belongs to no slot yet; dropping it closes it.
-#[derive(Debug)]
-#[must_use]
-pub struct Accepted {
-    socket: Socket,
-}
-
-impl Accepted {
-    /// The peer's address.
-    ///
-    /// # Errors
-    /// `ENOTCONN` if the peer is gone already; unsupported for direct descriptors.
-    pub fn peer(&self) -> io::Result<SocketAddr> {
-        let Socket::Regular(socket) = &self.socket else {
-            return Err(io::ErrorKind::Unsupported.into());
-        };
-        let address = rustix::net::getpeername(socket)?;
-        address.map(SocketAddr::try_from).ok_or(io::ErrorKind::NotConnected)?.map_err(Into::into)
-    }
-}
-
-/// Bytes that arrived, still in their receive buffer. Return it with [`Ring::give_back`] within the turn; one that is
-/// dropped instead is lost to the ring (a leak, nothing worse).
-#[derive(Debug)]
-#[must_use]
-pub struct Received {
-    buffer: u16,
-    bytes: u32,
-}
-
-/// Why a receive ended. It is no longer armed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ReadEnd {
-    /// The peer will send no more.
-    Eof,
-    /// All receive buffers were in use: give some back, then arm again. Nothing was lost.
-    NoBuffers,
-    /// [`Ring::cancel_receive`] did it.
-    Cancelled,
-    /// The connection is broken.
-    Error(Errno),
-}
-
-/// What the kernel reports.
-#[derive(Debug)]
-pub enum Completion {
-    /// A connection arrived: [`Ring::adopt`] or [`Ring::reject`] it.
-    Accepted(Accepted),
-    /// Accepting ended: `ECANCELED` after [`Ring::stop_accept`]; `EMFILE`, `ENFILE`, `ENOBUFS`, `ENOMEM`: arm again when
-    /// something was freed; anything else concerns one connection: arm again.
-    AcceptEnded(io::Error),
-    /// Bytes arrived. Without `more` the receive has ended and wants to be armed again.
-    Received {
-        /// Whose.
-        key: Key,
-        /// The bytes; at least one.
-        data: Received,
-        /// Whether the receive is still armed.
-        more: bool,
-    },
-    /// The receive has ended without bytes.
-    ReceiveEnded {
-        /// Whose.
-        key: Key,
-        /// Why.
-        why: ReadEnd,
-    },
-    /// The send of this slot is done; the slot may send again.
-    Sent {
-        /// Whose.
-        key: Key,
-        /// Bytes sent, possibly fewer than asked for, or what went wrong.
-        result: Result<u32, Errno>,
-    },
-    /// A [`Ring::shutdown`] is done, or was needless because the connection is gone.
-    ShutDown {
-        /// Whose.
-        key: Key,
-    },
-    /// A [`Ring::close`] is done: the slot can adopt another socket.
-    Closed {
-        /// Whose.
-        key: Key,
-    },
-    /// A [`Ring::cancel_receive`] is done. The receive itself reports its end separately, before or after this.
-    CancelDone {
-        /// Whose.
-        key: Key,
-    },
-    /// Another ring woke this one.
-    Woken,
-    /// The doorbell rang, at least once.
-    Doorbell,
-    /// A [`Ring::wake`] reached nobody; the other ring is gone.
-    WakeFailed(Errno),
-}
-
-/// What an operation was: the top four bits of its `user_data`.
-#[derive(Clone, Copy)]
-#[repr(u8)]
-enum Kind {
-    Receive = 1,
-    Send,
-    Shutdown,
-    Close,
-    CancelReceive,
-    Accept,
-    StopAccept,
-    Reject,
-    Wake,
-    Woken,
-    Doorbell,
-    CancelAll,
-}
-
-impl Kind {
-    const ALL: [Kind; 12] = [
-        Kind::Receive,
-        Kind::Send,
-        Kind::Shutdown,
-        Kind::Close,
-        Kind::CancelReceive,
-        Kind::Accept,
-        Kind::StopAccept,
-        Kind::Reject,
-        Kind::Wake,
-        Kind::Woken,
-        Kind::Doorbell,
-        Kind::CancelAll,
-    ];
-
-    const fn alone(self) -> u64 {
-        (self as u64) << 60
-    }
-
-    const fn of(self, key: Key) -> u64 {
-        self.alone() | (key.slot as u64) << 32 | key.generation as u64
-    }
-
-    fn read(user_data: u64) -> Option<(Kind, Key)> {
-        let kind = *Kind::ALL.get(((user_data >> 60) as usize).checked_sub(1)?)?;
-        let slot = (user_data >> 32) as u32 & (SLOTS_MAX - 1);
-        Some((kind, Key { slot, generation: user_data as u32 }))
-    }
-}
 
 #[derive(Default)]
 struct Slot {
@@ -778,18 +599,6 @@ mod tests {
         let mut ring = Ring::new(SIZES).unwrap();
         ring.listen(listener);
         (ring, TcpStream::connect(address).unwrap())
-    }
-
-    #[test]
-    fn user_data_carries_kind_slot_and_generation() {
-        for kind in Kind::ALL {
-            for (slot, generation) in [(0, 0), (SLOTS_MAX - 1, u32::MAX), (7, 1 << 31)] {
-                let key = Key { slot, generation };
-                let (read, read_key) = Kind::read(kind.of(key)).unwrap();
-                assert_eq!((read as u8, read_key), (kind as u8, key));
-            }
-        }
-        assert!(Kind::read(0).is_none() && Kind::read(u64::MAX).is_none());
     }
 
     #[test]
