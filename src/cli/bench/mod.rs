@@ -352,7 +352,7 @@ mod tests {
         let cases = [
             ("echo --target ws://192.0.2.1:1/", "--allow-remote"),
             ("echo --target ws://127.0.0.1:1/ --duration 121", "--duration must be"),
-            ("echo --target ws://127.0.0.1:1/ --warmup -1", "--warmup"),
+            ("echo --target ws://127.0.0.1:1/ --warmup=-1", "--warmup"),
             ("echo --target ws://127.0.0.1:1/ --connections 20001", "20000"),
             ("echo --target ws://127.0.0.1:1/ --sample 3", "power of two"),
             ("echo --target ws://127.0.0.1:1/ --rate 5 --window 2", "cannot be used with"),
