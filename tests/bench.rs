@@ -158,7 +158,8 @@ fn echo_counts_every_round_trip() {
     let target = serve();
     let pid = std::process::id();
     let report = bench(&format!(
-        "echo --protocol plain --target ws://{target}/echo --connections 8 --window 3 --size 200 --server-pid {pid}"
+        "echo --protocol plain --target ws://{target}/echo --connections 8 \
+         --window 3 --size 200 --server-pid {pid}"
     ));
     assert_exact(&report, 1);
     assert_eq!(report["case"], "echo");
@@ -184,7 +185,8 @@ fn an_open_loop_sends_what_its_rate_says() {
 fn fanout_counts_a_delivery_for_each_connection() {
     let target = serve();
     let report = bench(&format!(
-        "fanout --protocol plain --target ws://{target}/all --connections 10 --publishers 2 --window 4 --size 16"
+        "fanout --protocol plain --target ws://{target}/all --connections 10 \
+         --publishers 2 --window 4 --size 16"
     ));
     assert_exact(&report, 10);
     assert_eq!((&report["case"], &report["publishers"]), (&"fanout".into(), &2.into()));
