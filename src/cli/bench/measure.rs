@@ -1,4 +1,5 @@
-//! One measurement: warm-up, window, drain; what was delivered, how late, and what it cost on either side.
+//! One measurement: warm-up, window, drain; what was delivered, how late, and what it cost on
+//! either side.
 
 use std::ops::Range;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! What the kernel tells about the cost of a run: busy time of a core, CPU and memory of a process, the own thread.
+//! What the kernel tells about the cost of a run: busy time of a core, CPU and memory of a process,
+//! the own thread.
 
 use std::fs;
 use std::time::Duration;
@@ -16,8 +17,8 @@ pub(super) struct CoreTicks {
     pub(super) total: u64,
 }
 
-/// Busy and all ticks of core `cpu`: whole core, interrupts and kernel threads included, because work that the kernel
-/// does for a server outside its process is the server's all the same.
+/// Busy and all ticks of core `cpu`: whole core, interrupts and kernel threads included, because
+/// work that the kernel does for a server outside its process is the server's all the same.
 pub(super) fn core_ticks(cpu: usize) -> Option<CoreTicks> {
     parse_core_ticks(&fs::read_to_string("/proc/stat").ok()?, cpu)
 }
@@ -40,7 +41,8 @@ pub(super) fn process_cpu_seconds(pid: u32) -> Option<f64> {
 }
 
 fn parse_process_ticks(stat: &str) -> Option<u64> {
-    // The name in parentheses may hold anything; utime and stime are fields 14 and 15, and field 3 follows the name.
+    // The name in parentheses may hold anything; utime and stime are fields 14 and 15, and field 3
+    // follows the name.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
     let user: u64 = fields.next()?.parse().ok()?;
     let system: u64 = fields.next()?.parse().ok()?;
