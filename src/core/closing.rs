@@ -27,10 +27,12 @@ impl Core {
         self.leave_all(conn);
         let connection = self.slots.at(conn.slot);
         connection.phase = Phase::Flushing;
-        connection.close_deadline_ms = now.monotonic_ms + CLOSE_TIMEOUT_MS;
         let connected = std::mem::take(&mut connection.connected);
-        let user = connection.user.take();
-        let session = std::mem::replace(&mut connection.session, Session::None);
+        let registered = std::mem::take(&mut connection.registered);
+        let user = connection.user().filter(|_| registered).cloned();
+        let deadline_ms = now.monotonic_ms + CLOSE_TIMEOUT_MS;
+        let closing = Session::Closing { deadline_ms };
+        let session = std::mem::replace(&mut connection.session, closing);
         // A slow consumer does not get what it did not read; others get what was answered.
         if reason == close::SLOW {
             self.counters.slow_consumer_bytes_dropped += connection.writer.drop_waiting() as u64;
@@ -58,7 +60,7 @@ impl Core {
         if let Session::Handler { mut handler, .. } = session {
             handler.closed(told.code);
         }
-        self.wheel.set(conn.slot, now.monotonic_ms + CLOSE_TIMEOUT_MS);
+        self.wheel.set(conn.slot, deadline_ms);
         self.mark(conn.slot);
         self.progress(conn);
     }
@@ -88,6 +90,12 @@ impl Core {
     pub(super) fn progress(&mut self, conn: ConnRef) {
         let Some(connection) = self.slots.get(conn) else { return };
         match connection.phase {
+            Phase::Flushing if connection.writer.is_idle() && connection.input_ended => {
+                // The peer is through as well: closing the descriptor says all that FIN would.
+                if connection.operations == 0 {
+                    self.release(conn);
+                }
+            }
             Phase::Flushing if connection.writer.is_idle() => {
                 connection.phase = Phase::HalfClosed;
                 self.begin(conn, Operation::Shutdown(How::Write));

@@ -67,7 +67,7 @@ impl Core {
         let max = settings.message_bytes_max;
         match &mut self.slots.at(conn.slot).session {
             Session::Http(_) => Step::Http,
-            Session::None => Step::Starved,
+            Session::Closing { .. } | Session::None => Step::Starved,
             Session::Centrifuge { reader, session } => match reader.feed(input, max) {
                 Ok(Some(Message::Text(text))) => {
                     session.received(now, &settings.policy, text, effects);
