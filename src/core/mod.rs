@@ -38,6 +38,7 @@ use self::{
     flush::Operation,
     gathers::Gathers,
     wheel::Wheel,
+    writer::Joined,
 };
 use crate::{
     close,
@@ -82,6 +83,7 @@ pub struct Core {
     from_self: VecDeque<FromHome>,
     home_out: Vec<(ShardId, FromHome)>,
     effects: Vec<Effect>,
+    joined: Joined,
     counters: Counters,
     closed: BTreeMap<u16, u64>,
     clients: u64,
@@ -111,6 +113,7 @@ impl Core {
             from_self: VecDeque::new(),
             home_out: Vec::new(),
             effects: Vec::new(),
+            joined: Joined::default(),
             counters: Counters::default(),
             closed: BTreeMap::new(),
             clients: 0,
