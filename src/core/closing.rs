@@ -90,15 +90,13 @@ impl Core {
     pub(super) fn progress(&mut self, conn: ConnRef) {
         let Some(connection) = self.slots.get(conn) else { return };
         match connection.phase {
-            Phase::Flushing if connection.writer.is_idle() && connection.input_ended => {
-                // The peer is through as well: closing the descriptor says all that FIN would.
-                if connection.operations == 0 {
-                    self.release(conn);
-                }
-            }
-            Phase::Flushing if connection.writer.is_idle() => {
+            Phase::Flushing if connection.writer.is_idle() && !connection.input_ended => {
                 connection.phase = Phase::HalfClosed;
                 self.begin(conn, Operation::Shutdown(How::Write));
+            }
+            // The peer is through as well: closing the descriptor says all that FIN would.
+            Phase::Flushing if connection.writer.is_idle() && connection.operations == 0 => {
+                self.release(conn);
             }
             Phase::HalfClosed if connection.input_ended && connection.operations == 0 => {
                 self.release(conn);

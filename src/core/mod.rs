@@ -251,6 +251,7 @@ impl Core {
     }
 
     /// Sends a request to a home; the home on this shard gets it before the input is settled.
+    #[expect(clippy::wrong_self_convention, reason = "it sends to a home, it converts nothing")]
     fn to_home(&mut self, home: ShardId, message: ToHome) {
         if home == self.shard {
             self.to_self.push_back(message);

@@ -47,7 +47,12 @@ impl Core {
             Request::Unsubscribe { channel } => {
                 let first = self.slots.at(conn.slot).first_subscription;
                 if let Some(sub) = self.local.find(first, &channel) {
+                    let pending = self.local.pending_of(sub);
                     self.leave(conn, sub);
+                    // Its grant comes too late now, and nothing behind its place may wait for ever.
+                    if let Some(Pending { command, place }) = pending {
+                        self.answer(now, conn, place, command, Answer::Subscribed);
+                    }
                 }
                 self.answer(now, conn, place, command, Answer::Unsubscribed);
             }

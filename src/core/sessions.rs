@@ -28,8 +28,7 @@ impl Core {
     pub(super) fn read(&mut self, now: Now, conn: ConnRef, bytes: &mut [u8]) {
         let mut input = bytes;
         let mut effects = std::mem::take(&mut self.effects);
-        loop {
-            let Some(connection) = self.slots.get(conn) else { break };
+        while let Some(connection) = self.slots.get(conn) {
             if !connection.is_open() {
                 self.discard(conn, input.len());
                 break;

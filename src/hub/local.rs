@@ -198,6 +198,12 @@ impl Local {
         self.subs[sub as usize].member != NONE
     }
 
+    /// What waits for the home's grant of a subscription, found before, that is not active.
+    pub fn pending_of(&self, sub: u32) -> Option<Pending> {
+        let record = &self.subs[sub as usize];
+        (record.member == NONE).then_some(record.pending)
+    }
+
     /// What the home's grant names, unless it came too late.
     pub fn granted(&self, sub: SubRef) -> Option<u32> {
         let record = self.subs.get(sub.index as usize)?;
