@@ -360,4 +360,9 @@ impl Core {
     pub fn operations_of(&mut self, conn: ConnRef) -> Option<u8> {
         self.slots.get(conn).map(|connection: &mut Connection| connection.operations)
     }
+
+    /// Bytes that wait for a connection or are with the kernel, to be checked by tests.
+    pub fn queued_bytes_of(&mut self, conn: ConnRef) -> Option<usize> {
+        self.slots.get(conn).map(|connection| connection.writer.queued_bytes())
+    }
 }

@@ -198,6 +198,11 @@ impl Local {
         self.subs[sub as usize].member != NONE
     }
 
+    /// What waits for the grant of a subscription, found before, that is not active.
+    pub fn pending(&self, sub: u32) -> Option<Pending> {
+        (!self.is_active(sub)).then(|| self.subs[sub as usize].pending)
+    }
+
     /// What the home's grant names, unless it came too late.
     pub fn granted(&self, sub: SubRef) -> Option<u32> {
         let record = self.subs.get(sub.index as usize)?;
