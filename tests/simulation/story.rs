@@ -15,8 +15,11 @@ pub struct Summary {
 /// Lives a world from its seed to its end; panics where something does not hold.
 pub fn live(seed: u64, mutation: Option<Mutation>) -> Summary {
     let mut world = World::new(seed, mutation);
+    for _ in 0..world.random.between(1, 6) {
+        world.connect();
+    }
     for _ in 0..world.random.between(1, 3) {
-        for _ in 0..world.random.between(50, 500) {
+        for _ in 0..world.random.between(50, 800) {
             world.step();
         }
         if world.random.chance(70) {

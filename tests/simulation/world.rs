@@ -245,6 +245,9 @@ impl World {
                 if !socket.client_fin {
                     socket.inbound.extend(answer);
                 }
+                if self.kernels[shard].hostile && self.random.chance(50) {
+                    break;
+                }
             }
             self.end_of_server(shard, slot);
         }
