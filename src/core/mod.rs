@@ -275,7 +275,6 @@ impl Core {
             } else if let Some(message) = self.to_self.pop_front() {
                 self.apply_to_home(self.shard, message);
             } else if let Some(conn) = self.slow.pop() {
-                self.counters.slow_consumers_closed += 1;
                 self.close(now, conn, close::SLOW);
             } else {
                 return;
