@@ -22,6 +22,9 @@ impl Core {
         if !connection.is_open() {
             return;
         }
+        // Something was not queued: whatever else ends it, what is behind that must not go out.
+        let slow = connection.slow;
+        let reason = if slow { close::SLOW } else { reason };
         let told = connection.terms(reason);
         let websocket = connection.is_websocket();
         self.leave_all(conn);
@@ -34,7 +37,8 @@ impl Core {
         let closing = Session::Closing { deadline_ms };
         let session = std::mem::replace(&mut connection.session, closing);
         // A slow consumer does not get what it did not read; others get what was answered.
-        if reason == close::SLOW {
+        if slow {
+            self.counters.slow_consumers_closed += 1;
             self.counters.slow_consumer_bytes_dropped += connection.writer.drop_waiting() as u64;
         } else {
             connection.writer.drop_unanswered();

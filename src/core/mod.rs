@@ -279,7 +279,6 @@ impl Core {
             } else if let Some(message) = self.to_self.pop_front() {
                 self.apply_to_home(self.shard, message);
             } else if let Some(conn) = self.slow.pop() {
-                self.counters.slow_consumers_closed += 1;
                 self.close(now, conn, close::SLOW);
             } else {
                 return;
@@ -363,5 +362,10 @@ impl Core {
     /// Operations of a connection that the kernel holds, to be checked by tests.
     pub fn operations_of(&mut self, conn: ConnRef) -> Option<u8> {
         self.slots.get(conn).map(|connection: &mut Connection| connection.operations)
+    }
+
+    /// Bytes that wait for a connection or are with the kernel, to be checked by tests.
+    pub fn queued_bytes_of(&mut self, conn: ConnRef) -> Option<usize> {
+        self.slots.get(conn).map(|connection| connection.writer.queued_bytes())
     }
 }

@@ -19,6 +19,17 @@ impl Core {
     /// Executes one request. Its answer has its place in the queue before this returns.
     pub(super) fn request(&mut self, now: Now, conn: ConnRef, command: u32, request: Request) {
         let Some(connection) = self.slots.get(conn) else { return };
+        let ending = match &request {
+            Request::Unsubscribe { channel } => {
+                self.local.find(connection.first_subscription, channel)
+            }
+            _ => None,
+        };
+        // What this turn brought to the channel so far stands before the answer that ends it.
+        if let Some(open) = ending.and_then(|sub| self.local.open_of(sub)) {
+            self.seal(open);
+        }
+        let connection = self.slots.at(conn.slot);
         let place = match connection.session {
             Session::Centrifuge { .. } => connection.writer.reserve(),
             _ => NO_PLACE,
@@ -44,12 +55,11 @@ impl Core {
                 self.to_home(self.home_of(&user), ToHome::UserJoin { user, conn, reply });
             }
             Request::Subscribe { channel } => self.subscribe(now, conn, place, command, &channel),
-            Request::Unsubscribe { channel } => {
-                let first = self.slots.at(conn.slot).first_subscription;
-                if let Some(sub) = self.local.find(first, &channel) {
-                    let pending = self.local.pending_of(sub);
+            Request::Unsubscribe { .. } => {
+                if let Some(sub) = ending {
+                    let pending = self.local.pending(sub);
                     self.leave(conn, sub);
-                    // Its grant comes too late now, and nothing behind its place may wait for ever.
+                    // Its grant will find nobody: the attempt was active for no publication.
                     if let Some(Pending { command, place }) = pending {
                         self.answer(now, conn, place, command, Answer::Subscribed);
                     }

@@ -198,10 +198,9 @@ impl Local {
         self.subs[sub as usize].member != NONE
     }
 
-    /// What waits for the home's grant of a subscription, found before, that is not active.
-    pub fn pending_of(&self, sub: u32) -> Option<Pending> {
-        let record = &self.subs[sub as usize];
-        (record.member == NONE).then_some(record.pending)
+    /// What waits for the grant of a subscription, found before, that is not active.
+    pub fn pending(&self, sub: u32) -> Option<Pending> {
+        (!self.is_active(sub)).then(|| self.subs[sub as usize].pending)
     }
 
     /// What the home's grant names, unless it came too late.

@@ -1,0 +1,78 @@
+//! Worlds of one to three cores in one thread, from a seed: everything real but the shell.
+//!
+//! `SIM_SEEDS=n` lives that many worlds; `SIM_SEED=s` lives the one of a failure again:
+//! `SIM_SEED=7 cargo test --test simulation -- --nocapture worlds`.
+
+#![allow(unreachable_pub, reason = "`pub` says what other files of this test use")]
+
+mod simulation {
+    pub mod backend;
+    pub mod centrifuge;
+    pub mod client;
+    pub mod faults;
+    pub mod kernel;
+    pub mod links;
+    pub mod oracle;
+    pub mod plain;
+    pub mod random;
+    pub mod settings;
+    pub mod story;
+    pub mod wire;
+    pub mod world;
+}
+
+use std::panic::catch_unwind;
+
+use simulation::{
+    faults::Mutation,
+    story::{Summary, live},
+};
+
+/// Worlds of an ordinary run.
+const WORLDS: u64 = 400;
+/// Worlds within which every mutation must be noticed.
+const MUTATED_WORLDS: u64 = 60;
+
+fn number(variable: &str) -> Option<u64> {
+    let value = std::env::var(variable).ok()?;
+    Some(value.parse().unwrap_or_else(|_| panic!("{variable} is a number, not {value}")))
+}
+
+#[test]
+fn worlds_keep_every_promise() {
+    if let Some(seed) = number("SIM_SEED") {
+        println!("{:?}", live(seed, None));
+        return;
+    }
+    let mut total = Summary::default();
+    for seed in 0..number("SIM_SEEDS").unwrap_or(WORLDS) {
+        let Ok(summary) = catch_unwind(|| live(seed, None)) else {
+            panic!(
+                "the world of seed {seed} failed; live it again with\n\
+                 SIM_SEED={seed} cargo test --test simulation -- --nocapture worlds"
+            );
+        };
+        total.events += summary.events;
+        total.deliveries += summary.deliveries;
+        total.acknowledged += summary.acknowledged;
+        total.slow += summary.slow;
+    }
+    println!("{total:?}");
+    assert!(total.deliveries > 0 && total.acknowledged > 0 && total.slow > 0, "{total:?}");
+}
+
+#[test]
+fn a_seed_is_one_world() {
+    for seed in 0..10 {
+        assert_eq!(live(seed, None), live(seed, None), "seed {seed}");
+    }
+}
+
+#[test]
+fn every_mutation_is_noticed() {
+    for mutation in Mutation::ALL {
+        let noticed =
+            (0..MUTATED_WORLDS).any(|seed| catch_unwind(|| live(seed, Some(mutation))).is_err());
+        assert!(noticed, "{mutation:?} went unnoticed in {MUTATED_WORLDS} worlds");
+    }
+}
