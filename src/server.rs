@@ -211,10 +211,12 @@ fn script_text(key: Option<&str>) -> String {
     quoted[1..quoted.len() - 1].replace('<', "\\u003c")
 }
 
-/// What the process uses now; CPU is left to those who measure over an interval.
-fn process_stats() -> ProcessStats {
-    let rss_bytes = cpu::resident_bytes(std::process::id()).unwrap_or(0);
-    ProcessStats { cpu_percent: 0.0, rss_bytes }
+/// What the process uses: resident memory now, CPU on average since its start.
+fn process_stats(uptime: Duration) -> ProcessStats {
+    let own = std::process::id();
+    let rss_bytes = cpu::resident_bytes(own).unwrap_or(0);
+    let seconds = cpu::process_seconds(own).unwrap_or(0.0);
+    ProcessStats { cpu_percent: 100.0 * seconds / uptime.as_secs_f64().max(0.001), rss_bytes }
 }
 
 fn node_name() -> String {

@@ -62,6 +62,7 @@ pub struct Flush {
 impl Core {
     /// Carries out what the turn decided.
     pub fn flush(&mut self, now: Now, shell: &mut impl Shell) -> Flush {
+        let publications_left = self.publish_share(now);
         let mut link_full = self.flush_links(shell);
         self.seal_all();
         self.settle(now);
@@ -79,7 +80,10 @@ impl Core {
         }
         self.flush_sends(shell);
         Flush {
-            more: !self.dirty.is_empty() || !self.operations.is_empty() || self.is_closing_all(),
+            more: publications_left
+                || !self.dirty.is_empty()
+                || !self.operations.is_empty()
+                || self.is_closing_all(),
             link_full,
             deadline_ms: self.wheel.next_ms(),
         }

@@ -82,6 +82,10 @@ pub struct Core {
     to_self: VecDeque<ToHome>,
     from_self: VecDeque<FromHome>,
     home_out: Vec<(ShardId, FromHome)>,
+    /// What backends publish, in order, as far as this turn's share was used up.
+    later: VecDeque<(ShardId, ToHome)>,
+    /// Channels that this turn may still publish to for backends.
+    share: usize,
     effects: Vec<Effect>,
     joined: Joined,
     counters: Counters,
@@ -112,6 +116,8 @@ impl Core {
             to_self: VecDeque::new(),
             from_self: VecDeque::new(),
             home_out: Vec::new(),
+            later: VecDeque::new(),
+            share: gathers::CHANNELS_PER_TURN,
             effects: Vec::new(),
             joined: Joined::default(),
             counters: Counters::default(),
@@ -356,6 +362,7 @@ impl Core {
             && self.home.channels() == 0
             && self.home.users() == 0
             && self.gathers.is_empty()
+            && self.later.is_empty()
             && self.backlogs.iter().all(Backlog::is_empty)
     }
 

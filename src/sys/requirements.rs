@@ -1,4 +1,5 @@
-//! What the machine must offer, checked at startup: each problem names what is missing and what to do about it.
+//! What the machine must offer, checked at startup: each problem names what is missing and what to
+//! do about it.
 
 use std::fmt;
 use std::io;
@@ -9,13 +10,15 @@ use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CapabilitySet, capabilities};
 
-/// The oldest kernel that has everything: multishot receive came with 6.0, deferred task work with 6.1.
+/// The oldest kernel that has everything: multishot receive came with 6.0, deferred task work with
+/// 6.1.
 const KERNEL_AT_LEAST: (u32, u32) = (6, 1);
 
 /// Locked memory that the executor of one shard needs for its rings.
 const LOCKED_BYTES_PER_SHARD: u64 = 512 << 10;
 
-/// Descriptors beside the connections: logs, rings, links to brokers, the connections that are only told to go away.
+/// Descriptors beside the connections: logs, rings, links to brokers, the connections that are only
+/// told to go away.
 const SPARE_DESCRIPTORS: u64 = 256;
 
 /// Descriptors that every shard needs for itself: its rings, eventfds and listener.
@@ -60,8 +63,9 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Checks the machine for a server of `shards` shards and `connections_max` connections in all. Raises the soft limit
-/// of open files as far as needed and allowed; changes nothing else. Returns nothing if all is well.
+/// Checks the machine for a server of `shards` shards and `connections_max` connections in all.
+/// Raises the soft limit of open files as far as needed and allowed; changes nothing else. Returns
+/// nothing if all is well.
 #[must_use]
 pub fn check(connections_max: usize, shards: usize) -> Vec<Problem> {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
@@ -189,7 +193,8 @@ fn open_files(connections_max: usize, shards: usize) -> Option<Problem> {
     too_few_files(getrlimit(Resource::Nofile), needed, connections_max)
 }
 
-/// The limit to set so that `needed` files can be open, or as many as the hard limit allows; none if it need not change.
+/// The limit to set so that `needed` files can be open, or as many as the hard limit allows; none
+/// if it need not change.
 fn raised(limit: Rlimit, needed: u64) -> Option<Rlimit> {
     let wanted = needed.min(limit.maximum.unwrap_or(u64::MAX));
     let enough = limit.current.is_none_or(|current| current >= wanted);

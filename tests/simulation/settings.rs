@@ -73,7 +73,7 @@ pub fn process(
             handler: Arc::new(move || Box::new(Relay::new(&alive))),
         }],
         node_name: "simulated".to_owned(),
-        process_stats: ProcessStats::default,
+        process_stats: |_| ProcessStats::default(),
     };
     Arc::new(Process {
         key: HashKey(random.next(), random.next()),
