@@ -15,6 +15,8 @@ mod simulation {
     pub mod oracle;
     pub mod plain;
     pub mod random;
+    mod scenarios;
+    pub mod scene;
     pub mod settings;
     pub mod story;
     pub mod wire;

@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use tiderace::{
-    core::{Core, How, LinkMessage, OutsideAnswer, OutsideCall, Outcome, Process, Shell},
+    core::{Core, How, LinkMessage, Outcome, OutsideAnswer, OutsideCall, Process, Shell},
     frame::Segment,
     hub::{ConnRef, ShardId},
     limits::SEGMENT_BYTES_MAX,
@@ -27,7 +27,7 @@ use super::{
     oracle::{Oracle, name},
     plain::Plain,
     random::Random,
-    settings,
+    settings::{self, Shape},
 };
 
 /// The cores' hands: what the ring and the real links are in a process.
@@ -87,7 +87,7 @@ pub struct World {
     /// Steps for which a shard does nothing.
     paused: Vec<usize>,
     /// Publications of threads that are no shard.
-    outside: BTreeMap<u64, usize>,
+    pub outside: BTreeMap<u64, usize>,
     /// What happened so far, to see that something did.
     pub events: u64,
     /// All bytes that clients got, in order: equal for equal seeds.
@@ -98,22 +98,28 @@ pub struct World {
 impl World {
     pub fn new(seed: u64, mutation: Option<Mutation>) -> Self {
         let mut random = Random::new(seed);
-        let shards = random.between(1, 3);
-        let shards = if mutation.is_some() { shards.max(2) } else { shards };
+        let mut shape = Shape::any(&mut random);
+        if mutation.is_some() {
+            shape.shards = shape.shards.max(2);
+        }
+        Self::of(shape, random, mutation)
+    }
+
+    /// A world of that shape, in which nothing has happened yet.
+    pub fn of(shape: Shape, mut random: Random, mutation: Option<Mutation>) -> Self {
+        let Shape { shards, channels, link_capacity, .. } = shape;
         let now = Now { monotonic_ms: 1_000_000, unix_s: 1_700_000_000 };
         let handlers = Arc::default();
-        let process = settings::process(shards, &mut random, now, &handlers);
-        let capacity = *random.pick(&[1, 2, 3, 4, 64]);
+        let process = settings::process(shape, &mut random, now, &handlers);
         let core = |shard: usize| {
             let seed = [shard as u8; 32];
             Core::new(shard as ShardId, Arc::clone(&process), seed, now)
         };
-        let channels = random.between(1, 4);
         Self {
             now,
             cores: (0..shards).map(core).collect(),
             kernels: (0..shards).map(|_| Kernel::new(mutation)).collect(),
-            links: Links::new(shards, capacity, mutation, random.clone()),
+            links: Links::new(shards, link_capacity, mutation, random.clone()),
             clients: Vec::new(),
             oracle: Oracle::new(channels),
             channels,
@@ -201,7 +207,12 @@ impl World {
         let bound = self.process.settings.queue_bytes_max + SEGMENT_BYTES_MAX;
         for socket in self.kernels[shard].sockets.values() {
             let operations = self.cores[shard].operations_of(socket.conn);
-            assert_eq!(operations.map(usize::from), Some(socket.outstanding()), "{:?}", socket.conn);
+            assert_eq!(
+                operations.map(usize::from),
+                Some(socket.outstanding()),
+                "{:?}",
+                socket.conn
+            );
             let queued = self.cores[shard].queued_bytes_of(socket.conn).expect("it exists");
             assert!(queued <= bound, "{queued} bytes wait for {:?}", socket.conn);
         }
