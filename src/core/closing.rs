@@ -121,11 +121,12 @@ impl Core {
         }
     }
 
-    /// Throws away what a closing connection's peer still sends, within a bound.
-    pub(super) fn discard(&mut self, conn: ConnRef, bytes: usize) {
+    /// Throws away what the peer sends of which nothing is read any more, within a bound.
+    pub(super) fn discard(&mut self, now: Now, conn: ConnRef, bytes: usize) {
         let connection = self.slots.at(conn.slot);
         connection.discarded_bytes = connection.discarded_bytes.saturating_add(bytes as u32);
         if connection.discarded_bytes > DISCARDED_BYTES_MAX {
+            self.close(now, conn, close::BAD_REQUEST);
             self.abort(conn);
         }
     }

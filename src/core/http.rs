@@ -42,7 +42,7 @@ impl Core {
         let unfilled = connection.writer.unfilled();
         let Session::Http(http) = &mut connection.session else { return false };
         if http.last {
-            self.discard(conn, input.len());
+            self.discard(now, conn, input.len());
             return false;
         }
         let limits =

@@ -31,7 +31,7 @@ impl Core {
         loop {
             let Some(connection) = self.slots.get(conn) else { break };
             if !connection.is_open() {
-                self.discard(conn, input.len());
+                self.discard(now, conn, input.len());
                 break;
             }
             let step = self.step(now, conn, &mut input, &mut effects);
