@@ -30,14 +30,17 @@ impl Core {
         self.leave_all(conn);
         let connection = self.slots.at(conn.slot);
         connection.phase = Phase::Flushing;
-        connection.close_deadline_ms = now.monotonic_ms + CLOSE_TIMEOUT_MS;
         let connected = std::mem::take(&mut connection.connected);
+        connection.close_deadline_ms = now.monotonic_ms + CLOSE_TIMEOUT_MS;
         let user = connection.user.take();
         let session = std::mem::replace(&mut connection.session, Session::None);
-        // A slow consumer does not get what it did not read; others get what was answered.
+        // A slow consumer does not get what it did not read; others get what was answered. Where
+        // answers carry their command's number also what stands behind one that will not come.
         if slow {
             self.counters.slow_consumers_closed += 1;
             self.counters.slow_consumer_bytes_dropped += connection.writer.drop_waiting() as u64;
+        } else if connected {
+            connection.writer.drop_places();
         } else {
             connection.writer.drop_unanswered();
         }
