@@ -54,10 +54,7 @@ fn worlds_keep_every_promise() {
                  SIM_SEED={seed} cargo test --test simulation -- --nocapture worlds"
             );
         };
-        total.events += summary.events;
-        total.deliveries += summary.deliveries;
-        total.acknowledged += summary.acknowledged;
-        total.slow += summary.slow;
+        total = total.and(summary);
     }
     println!("{total:?}");
     assert!(total.deliveries > 0 && total.acknowledged > 0 && total.slow > 0, "{total:?}");
