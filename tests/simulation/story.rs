@@ -57,6 +57,12 @@ pub fn live(seed: u64, mutation: Option<Mutation>) -> Summary {
 
 fn everybody_leaves(world: &mut World) {
     for client in 0..world.clients.len() {
+        if world.clients[client].over && world.random.chance(30) {
+            continue;
+        }
+        if world.random.chance(20) {
+            world.stall(client, true);
+        }
         world.leave(client);
         if world.random.chance(30) {
             let shard = world.random.below(world.shards());

@@ -321,13 +321,19 @@ impl World {
             return;
         }
         let client = *self.random.pick(&live);
-        let stalls = self.random.chance(30);
+        match self.random.below(10) {
+            0..=1 => self.stall(client, true),
+            2 => self.stall(client, false),
+            _ => self.leave(client),
+        }
+    }
+
+    /// A client stops reading, or begins again.
+    pub fn stall(&mut self, client: usize, stalled: bool) {
         let Client { shard, conn, .. } = self.clients[client];
-        if stalls {
-            let socket = self.kernels[shard].sockets.get_mut(&conn.slot);
-            socket.into_iter().for_each(|socket| socket.stalled ^= true);
-        } else {
-            self.leave(client);
+        let socket = self.kernels[shard].sockets.get_mut(&conn.slot);
+        if let Some(socket) = socket.filter(|socket| socket.conn == conn) {
+            socket.stalled = stalled;
         }
     }
 
@@ -392,12 +398,17 @@ impl World {
         self.cores[shard].outside(self.now, id, call);
     }
 
-    /// Nobody begins anything; what is under way goes on until nothing moves.
+    /// Everybody reads again, nobody begins anything, until nothing moves.
     pub fn settle(&mut self) {
         for kernel in &mut self.kernels {
-            kernel.hostile = false;
             kernel.sockets.values_mut().for_each(|socket| socket.stalled = false);
         }
+        self.rest();
+    }
+
+    /// Nobody begins anything; what is under way goes on until nothing moves.
+    fn rest(&mut self) {
+        self.kernels.iter_mut().for_each(|kernel| kernel.hostile = false);
         let mut quiet = 0;
         for _ in 0..100_000 {
             let before = self.events;
@@ -457,11 +468,12 @@ impl World {
         assert!(self.slow <= closed, "{} ends that {closed} slow consumers explain", self.slow);
     }
 
-    /// Everybody has gone: nothing of them is left anywhere.
+    /// Everybody has gone, well or not: nothing of them is left anywhere when the deadlines of
+    /// those who do not read or never say FIN have passed.
     pub fn check_empty(&mut self) {
         self.now.monotonic_ms += 200;
         for _ in 0..20 {
-            self.settle();
+            self.rest();
             self.now.monotonic_ms += 1_000;
         }
         for (shard, core) in self.cores.iter().enumerate() {
