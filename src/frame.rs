@@ -115,6 +115,12 @@ impl Range {
         (self.to - self.from) as usize
     }
 
+    /// Whether this is the same part of the same segment, not merely equal bytes.
+    pub fn is(&self, other: &Self) -> bool {
+        Rc::ptr_eq(&self.segment.0, &other.segment.0)
+            && (self.from, self.to) == (other.from, other.to)
+    }
+
     /// Whether nothing is left.
     pub fn is_empty(&self) -> bool {
         self.from == self.to

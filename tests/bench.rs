@@ -1,4 +1,5 @@
-//! The load generator against a small server of tungstenite: exact counts and the fields of its JSON report.
+//! The load generator against a small server of tungstenite: exact counts and the fields of its
+//! JSON report.
 
 use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -7,25 +8,35 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tungstenite::protocol::Role;
 use tungstenite::{Message, WebSocket};
 
-/// A server on threads of its own: `/echo` answers, every other path delivers each message to all of that path.
+/// A server on threads of its own: `/echo` answers, `/all` delivers each message to all,
+/// `/centrifuge` speaks as much of that protocol as load needs.
 fn serve() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let subscribers: Arc<Mutex<Vec<Sender<Message>>>> = Arc::default();
+    let topic: Arc<Topic> = Arc::default();
     thread::spawn(move || {
         for stream in listener.incoming() {
-            let subscribers = subscribers.clone();
-            thread::spawn(move || connection(stream.unwrap(), &subscribers));
+            let topic = topic.clone();
+            thread::spawn(move || connection(stream.unwrap(), &topic));
         }
     });
     address
 }
 
-fn connection(mut stream: TcpStream, subscribers: &Mutex<Vec<Sender<Message>>>) {
+/// Who gets what is published: channel and the thread that writes to the subscriber.
+type Topic = Mutex<Vec<(String, Sender<Message>)>>;
+
+fn publish(topic: &Topic, channel: &str, message: &Message) {
+    for (_, subscriber) in topic.lock().unwrap().iter().filter(|(name, _)| name == channel) {
+        let _ = subscriber.send(message.clone());
+    }
+}
+
+fn connection(mut stream: TcpStream, topic: &Topic) {
     let mut request = Vec::new();
     while !request.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
@@ -36,34 +47,68 @@ fn connection(mut stream: TcpStream, subscribers: &Mutex<Vec<Sender<Message>>>) 
     let key = request.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: ")).unwrap();
     let accept = tungstenite::handshake::derive_accept_key(key.as_bytes());
     let echoes = request.starts_with("GET /echo ");
+    let centrifuge = request.starts_with("GET /centrifuge ");
     let (sender, deliveries) = channel();
-    if !echoes {
+    if request.starts_with("GET /all ") {
         // Before the answer: a client that is connected misses nothing.
-        subscribers.lock().unwrap().push(sender);
-        let stream = stream.try_clone().unwrap();
-        thread::spawn(move || deliver(stream, deliveries));
+        topic.lock().unwrap().push((String::new(), sender.clone()));
     }
     let head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n";
     write!(stream, "{head}Sec-WebSocket-Accept: {accept}\r\n\r\n").unwrap();
+    if !echoes {
+        let stream = stream.try_clone().unwrap();
+        thread::spawn(move || deliver(stream, deliveries));
+    }
     let mut socket = WebSocket::from_raw_socket(stream, Role::Server, None);
     while let Ok(message) = socket.read() {
         match message {
             message @ (Message::Text(_) | Message::Binary(_)) if echoes => {
                 socket.send(message).unwrap();
             }
-            message @ (Message::Text(_) | Message::Binary(_)) => {
-                for subscriber in subscribers.lock().unwrap().iter() {
-                    let _ = subscriber.send(message.clone());
+            Message::Text(commands) if centrifuge => {
+                for command in commands.lines() {
+                    obey(&serde_json::from_str(command).unwrap(), &sender, topic);
                 }
             }
+            message @ (Message::Text(_) | Message::Binary(_)) => publish(topic, "", &message),
             _ => {}
         }
     }
 }
 
+/// One Centrifuge command: its effect and its reply.
+fn obey(command: &Value, own: &Sender<Message>, topic: &Topic) {
+    let id = &command["id"];
+    let reply = if command["connect"].is_object() {
+        json!({"id": id, "connect": {"client": "c", "version": "0", "ping": 25, "pong": true}})
+    } else if let Some(channel) = command["subscribe"]["channel"].as_str() {
+        topic.lock().unwrap().push((channel.to_owned(), own.clone()));
+        json!({"id": id, "subscribe": {}})
+    } else if let Some(channel) = command["publish"]["channel"].as_str() {
+        let data = &command["publish"]["data"];
+        let push = json!({"push": {"channel": channel, "pub": {"data": data, "offset": 1}}});
+        publish(topic, channel, &Message::text(push.to_string()));
+        json!({"id": id, "publish": {}})
+    } else {
+        // The generator's only other message is its pong.
+        assert_eq!(command, &json!({}));
+        return;
+    };
+    own.send(Message::text(reply.to_string())).unwrap();
+    // A ping, which the connect reply has asked to answer.
+    own.send(Message::text("{}")).unwrap();
+}
+
 fn deliver(stream: TcpStream, deliveries: Receiver<Message>) {
     let mut socket = WebSocket::from_raw_socket(stream, Role::Server, None);
-    for message in deliveries {
+    while let Ok(mut message) = deliveries.recv() {
+        if let Message::Text(first) = &message {
+            // What has queued up leaves as the lines of one message.
+            let lines = deliveries.try_iter().map(|more| more.into_text().unwrap().to_string());
+            message = Message::text(
+                std::iter::once(first.to_string()).chain(lines).collect::<Vec<_>>().join("\n"),
+            );
+        }
         if let Err(tungstenite::Error::Io(error)) = socket.send(message) {
             assert_ne!(error.kind(), ErrorKind::WouldBlock);
             return;
@@ -76,7 +121,7 @@ fn bench(flags: &str) -> Value {
     let output = Command::new(env!("CARGO_BIN_EXE_tiderace"))
         .arg("bench")
         .args(flags.split_whitespace())
-        .args(["--protocol", "plain", "--duration", "0.3", "--warmup", "0.05", "--json"])
+        .args(["--duration", "0.3", "--warmup", "0.05", "--json"])
         .output()
         .unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -113,7 +158,8 @@ fn echo_counts_every_round_trip() {
     let target = serve();
     let pid = std::process::id();
     let report = bench(&format!(
-        "echo --target ws://{target}/echo --connections 8 --window 3 --size 200 --server-pid {pid}"
+        "echo --protocol plain --target ws://{target}/echo --connections 8 \
+         --window 3 --size 200 --server-pid {pid}"
     ));
     assert_exact(&report, 1);
     assert_eq!(report["case"], "echo");
@@ -126,7 +172,9 @@ fn echo_counts_every_round_trip() {
 #[test]
 fn an_open_loop_sends_what_its_rate_says() {
     let target = serve();
-    let report = bench(&format!("echo --target ws://{target}/echo --connections 5 --rate 1000"));
+    let report = bench(&format!(
+        "echo --protocol plain --target ws://{target}/echo --connections 5 --rate 1000"
+    ));
     assert_exact(&report, 1);
     assert_eq!(report["rate"], 1000.0);
     // The schedule never slips: 0.35 s make 350 messages, and a slow end of the run some more.
@@ -137,16 +185,34 @@ fn an_open_loop_sends_what_its_rate_says() {
 fn fanout_counts_a_delivery_for_each_connection() {
     let target = serve();
     let report = bench(&format!(
-        "fanout --target ws://{target}/all --connections 10 --publishers 2 --window 4 --size 16"
+        "fanout --protocol plain --target ws://{target}/all --connections 10 \
+         --publishers 2 --window 4 --size 16"
     ));
     assert_exact(&report, 10);
     assert_eq!((&report["case"], &report["publishers"]), (&"fanout".into(), &2.into()));
 }
 
 #[test]
+fn centrifuge_is_spoken_and_counted_line_by_line() {
+    let target = serve();
+    let url = format!("ws://{target}/centrifuge");
+    let report =
+        bench(&format!("fanout --target {url} --connections 10 --window 8 --channel a --size 50"));
+    assert_exact(&report, 10);
+    assert_eq!(report["protocol"], "centrifuge");
+    let report = bench(&format!("broadcast --target {url} --connections 7 --channel b"));
+    assert_exact(&report, 7);
+    let report = bench(&format!("echo --target {url} --connections 5 --window 2 --channel c"));
+    assert_exact(&report, 1);
+    let report = bench(&format!("idle --target {url} --connections 5"));
+    assert_eq!(report["errors"], 0, "{report}");
+}
+
+#[test]
 fn broadcast_counts_the_square() {
     let target = serve();
-    let report = bench(&format!("broadcast --target ws://{target}/all --connections 6"));
+    let report =
+        bench(&format!("broadcast --protocol plain --target ws://{target}/all --connections 6"));
     assert_exact(&report, 6);
     assert_eq!(number(&report, "messages_total"), number(&report, "rounds") * 6);
 }
@@ -154,14 +220,18 @@ fn broadcast_counts_the_square() {
 #[test]
 fn connect_and_idle_establish_connections() {
     let target = serve();
-    let report = bench(&format!("connect --target ws://{target}/echo --connections 4 --keep 2"));
+    let report = bench(&format!(
+        "connect --protocol plain --target ws://{target}/echo --connections 4 --keep 2"
+    ));
     assert_eq!((&report["messages_total"], &report["errors"]), (&4.into(), &0.into()));
-    let report = bench(&format!("connect --target ws://{target}/echo --connections 4"));
+    let report =
+        bench(&format!("connect --protocol plain --target ws://{target}/echo --connections 4"));
     assert!(number(&report, "messages_total") >= 4);
     assert_eq!(report["errors"], 0, "{report}");
     let pid = std::process::id();
-    let report =
-        bench(&format!("idle --target ws://{target}/echo --connections 20 --server-pid {pid}"));
+    let report = bench(&format!(
+        "idle --protocol plain --target ws://{target}/echo --connections 20 --server-pid {pid}"
+    ));
     assert!(report["idle"]["bytes_per_connection"].as_f64().is_some(), "{report}");
 }
 

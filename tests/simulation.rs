@@ -31,7 +31,7 @@ use simulation::{
 };
 
 /// Worlds of an ordinary run.
-const WORLDS: u64 = 1_500;
+const WORLDS: u64 = 1_000;
 /// Worlds within which every mutation must be noticed.
 const MUTATED_WORLDS: u64 = 60;
 

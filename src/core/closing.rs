@@ -31,9 +31,11 @@ impl Core {
         let connection = self.slots.at(conn.slot);
         connection.phase = Phase::Flushing;
         let connected = std::mem::take(&mut connection.connected);
-        connection.close_deadline_ms = now.monotonic_ms + CLOSE_TIMEOUT_MS;
-        let user = connection.user.take();
-        let session = std::mem::replace(&mut connection.session, Session::None);
+        let registered = std::mem::take(&mut connection.registered);
+        let user = connection.user().filter(|_| registered).cloned();
+        let deadline_ms = now.monotonic_ms + CLOSE_TIMEOUT_MS;
+        let closing = Session::Closing { deadline_ms };
+        let session = std::mem::replace(&mut connection.session, closing);
         // A slow consumer does not get what it did not read; others get what was answered. Where
         // answers carry their command's number also what stands behind one that will not come.
         if slow {
@@ -65,7 +67,7 @@ impl Core {
         if let Session::Handler { mut handler, .. } = session {
             handler.closed(told.code);
         }
-        self.wheel.set(conn.slot, now.monotonic_ms + CLOSE_TIMEOUT_MS);
+        self.wheel.set(conn.slot, deadline_ms);
         self.mark(conn.slot);
         self.progress(conn);
     }
@@ -95,9 +97,13 @@ impl Core {
     pub(super) fn progress(&mut self, conn: ConnRef) {
         let Some(connection) = self.slots.get(conn) else { return };
         match connection.phase {
-            Phase::Flushing if connection.writer.is_idle() => {
+            Phase::Flushing if connection.writer.is_idle() && !connection.input_ended => {
                 connection.phase = Phase::HalfClosed;
                 self.begin(conn, Operation::Shutdown(How::Write));
+            }
+            // The peer is through as well: closing the descriptor says all that FIN would.
+            Phase::Flushing if connection.writer.is_idle() && connection.operations == 0 => {
+                self.release(conn);
             }
             Phase::HalfClosed if connection.input_ended && connection.operations == 0 => {
                 self.release(conn);

@@ -27,8 +27,10 @@ pub(super) enum Phase {
 
 /// What reads the peer's bytes.
 pub(super) enum Session {
-    /// Nothing reads any more.
+    /// The slot is free.
     None,
+    /// Nothing reads any more; closing must be over at the deadline.
+    Closing { deadline_ms: u64 },
     /// HTTP requests, until one of them upgrades.
     Http(Http),
     /// The Centrifuge protocol over WebSocket.
@@ -52,10 +54,6 @@ pub(super) struct Http {
 pub(super) struct Connection {
     pub(super) session: Session,
     pub(super) writer: Writer,
-    /// The user at whose home this connection is registered.
-    pub(super) user: Option<Name>,
-    /// When closing must be over; meaningful while closing.
-    pub(super) close_deadline_ms: u64,
     pub(super) generation: u32,
     pub(super) first_subscription: u32,
     pub(super) subscriptions: u32,
@@ -74,6 +72,8 @@ pub(super) struct Connection {
     pub(super) slow: bool,
     /// Told that it is connected: counts as a client.
     pub(super) connected: bool,
+    /// Its user's home knows it, or will.
+    pub(super) registered: bool,
 }
 
 impl Connection {
@@ -81,8 +81,6 @@ impl Connection {
         Self {
             session: Session::None,
             writer: Writer::default(),
-            user: None,
-            close_deadline_ms: 0,
             generation: 0,
             first_subscription: NO_SUBSCRIPTIONS,
             subscriptions: 0,
@@ -94,6 +92,15 @@ impl Connection {
             dirty: false,
             slow: false,
             connected: false,
+            registered: false,
+        }
+    }
+
+    /// The user, empty for an anonymous one.
+    pub(super) fn user(&self) -> Option<&Name> {
+        match &self.session {
+            Session::Centrifuge { session, .. } => Some(session.user()),
+            _ => None,
         }
     }
 
@@ -108,11 +115,11 @@ impl Connection {
 
     /// When the session wants to be looked at next.
     pub(super) fn deadline_ms(&self) -> u64 {
-        match (&self.phase, &self.session) {
-            (Phase::Open, Session::Http(http)) => http.deadline_ms,
-            (Phase::Open, Session::Centrifuge { session, .. }) => session.deadline_ms(),
-            (Phase::Open, _) => u64::MAX,
-            _ => self.close_deadline_ms,
+        match &self.session {
+            Session::Http(http) => http.deadline_ms,
+            Session::Centrifuge { session, .. } => session.deadline_ms(),
+            Session::Closing { deadline_ms } => *deadline_ms,
+            Session::Handler { .. } | Session::None => u64::MAX,
         }
     }
 

@@ -109,18 +109,21 @@ impl Core {
 
     fn flush_sends(&mut self, shell: &mut impl Shell) {
         for _ in 0..SENDS_PER_FLUSH {
-            let Some(slot) = self.dirty.pop_front() else { return };
+            let Some(slot) = self.dirty.pop_front() else { break };
             let connection = self.slots.at(slot);
             connection.dirty = false;
             if matches!(connection.phase, Phase::Free | Phase::Aborting | Phase::Releasing) {
                 continue;
             }
-            if let Some(send) = connection.writer.next_send() {
+            if let Some(send) = connection.writer.next_send(&mut self.joined) {
                 connection.operations += 1;
                 self.counters.sends += 1;
                 let conn = ConnRef { slot, generation: connection.generation };
                 shell.send(conn, send.segment, send.from, send.to);
             }
+        }
+        if self.dirty.is_empty() {
+            self.joined.clear();
         }
     }
 

@@ -29,9 +29,15 @@ enum Route {
 }
 
 enum Read {
-    Starved { partial: bool },
+    Starved {
+        partial: bool,
+    },
     Continue,
-    Route(Route),
+    /// `head`: the answer has the header of its body alone (RFC 9110 section 9.3.2).
+    Route {
+        route: Route,
+        head: bool,
+    },
 }
 
 impl Core {
@@ -50,22 +56,23 @@ impl Core {
         let read = match http.reader.feed(input, &limits) {
             Ok(None) => Read::Starved { partial: http.reader.buffered_bytes() > 0 },
             Ok(Some(Event::Continue)) => Read::Continue,
-            Ok(Some(Event::Request(_))) if http.refused => Read::Route(Route::Respond {
-                status: 503,
-                content_type: JSON,
-                body: shapes::error_response(503, "the server has no room for connections"),
-                keep_alive: false,
-            }),
-            Ok(Some(Event::Request(request))) if unfilled >= PIPELINED_REQUESTS_MAX => {
-                Read::Route(Route::Respond {
+            Ok(Some(Event::Request(request))) => {
+                let no_room = |message, keep_alive| Route::Respond {
                     status: 503,
                     content_type: JSON,
-                    body: shapes::error_response(503, "too many requests without an answer"),
-                    keep_alive: request.keep_alive,
-                })
+                    body: shapes::error_response(503, message),
+                    keep_alive,
+                };
+                let route = if http.refused {
+                    no_room("the server has no room for connections", false)
+                } else if unfilled >= PIPELINED_REQUESTS_MAX {
+                    no_room("too many requests without an answer", request.keep_alive)
+                } else {
+                    settings.route(&request)
+                };
+                Read::Route { route, head: request.method == "HEAD" }
             }
-            Ok(Some(Event::Request(request))) => Read::Route(settings.route(&request)),
-            Err(rejection) => Read::Route(Route::Reject(rejection)),
+            Err(rejection) => Read::Route { route: Route::Reject(rejection), head: false },
         };
         match read {
             Read::Starved { partial } => {
@@ -80,16 +87,16 @@ impl Core {
                 self.queue(conn, http::write_continue);
                 true
             }
-            Read::Route(route) => {
+            Read::Route { route, head } => {
                 http.deadline_ms = now.monotonic_ms + settings.idle_timeout_ms;
                 self.counters.messages_received += 1;
-                self.follow(now, conn, route);
+                self.follow(now, conn, route, head);
                 true
             }
         }
     }
 
-    fn follow(&mut self, now: Now, conn: ConnRef, route: Route) {
+    fn follow(&mut self, now: Now, conn: ConnRef, route: Route, head: bool) {
         match route {
             Route::Respond { status, content_type, body, keep_alive } => {
                 let extra: &[(&str, &str)] = match status {
@@ -99,6 +106,9 @@ impl Core {
                 };
                 self.queue(conn, |out| {
                     http::write_response(out, status, content_type, extra, &body, keep_alive);
+                    if head {
+                        out.truncate(out.len() - body.len());
+                    }
                 });
                 if !keep_alive {
                     self.end_requests(now, conn);

@@ -38,6 +38,7 @@ use self::{
     flush::Operation,
     gathers::Gathers,
     wheel::Wheel,
+    writer::Joined,
 };
 use crate::{
     close,
@@ -82,6 +83,7 @@ pub struct Core {
     from_self: VecDeque<FromHome>,
     home_out: Vec<(ShardId, FromHome)>,
     effects: Vec<Effect>,
+    joined: Joined,
     counters: Counters,
     closed: BTreeMap<u16, u64>,
     clients: u64,
@@ -111,6 +113,7 @@ impl Core {
             from_self: VecDeque::new(),
             home_out: Vec::new(),
             effects: Vec::new(),
+            joined: Joined::default(),
             counters: Counters::default(),
             closed: BTreeMap::new(),
             clients: 0,
@@ -248,6 +251,7 @@ impl Core {
     }
 
     /// Sends a request to a home; the home on this shard gets it before the input is settled.
+    #[expect(clippy::wrong_self_convention, reason = "it sends to a home, it converts nothing")]
     fn to_home(&mut self, home: ShardId, message: ToHome) {
         if home == self.shard {
             self.to_self.push_back(message);

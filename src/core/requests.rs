@@ -2,7 +2,6 @@
 
 use super::{Core, Session};
 use crate::{
-    close,
     codec::websocket::{Opcode, write_frame},
     hub::{ConnRef, Format, HomeAnswer, Publication, ReplyTo, SubRef, ToHome},
     hub::{NO_SUBSCRIPTIONS, Pending},
@@ -52,7 +51,7 @@ impl Core {
                     self.answer(now, conn, place, command, Answer::Connected);
                     return;
                 }
-                self.slots.at(conn.slot).user = Some(Name::clone(&user));
+                self.slots.at(conn.slot).registered = true;
                 self.to_home(self.home_of(&user), ToHome::UserJoin { user, conn, reply });
             }
             Request::Subscribe { channel } => self.subscribe(now, conn, place, command, &channel),
@@ -163,7 +162,7 @@ impl Core {
                 if answer == Answer::Connected {
                     connection.connected = true;
                     self.clients += 1;
-                    self.anonymous_clients += u64::from(connection.user.is_none());
+                    self.anonymous_clients += u64::from(!connection.registered);
                     self.wheel.set(conn.slot, session.deadline_ms());
                 }
                 self.fill(conn, place, framed);
@@ -175,7 +174,7 @@ impl Core {
                 handler.answered(command, answer, &mut context);
                 self.run(now, conn, &mut effects);
             }
-            Session::Http(_) | Session::None => {}
+            Session::Http(_) | Session::Closing { .. } | Session::None => {}
         }
     }
 
@@ -223,7 +222,7 @@ impl Core {
                 self.run(now, conn, &mut effects);
             }
             Session::Http(_) => self.request_timed_out(now, conn),
-            Session::Handler { .. } | Session::None => self.close(now, conn, close::NO_PONG),
+            Session::Handler { .. } | Session::Closing { .. } | Session::None => {}
         }
     }
 }

@@ -28,8 +28,7 @@ impl Core {
     pub(super) fn read(&mut self, now: Now, conn: ConnRef, bytes: &mut [u8]) {
         let mut input = bytes;
         let mut effects = std::mem::take(&mut self.effects);
-        loop {
-            let Some(connection) = self.slots.get(conn) else { break };
+        while let Some(connection) = self.slots.get(conn) {
             if !connection.is_open() {
                 self.discard(now, conn, input.len());
                 break;
@@ -67,7 +66,7 @@ impl Core {
         let max = settings.message_bytes_max;
         match &mut self.slots.at(conn.slot).session {
             Session::Http(_) => Step::Http,
-            Session::None => Step::Starved,
+            Session::Closing { .. } | Session::None => Step::Starved,
             Session::Centrifuge { reader, session } => match reader.feed(input, max) {
                 Ok(Some(Message::Text(text))) => {
                     session.received(now, &settings.policy, text, effects);

@@ -17,6 +17,7 @@ pub(super) struct Writer {
     sending: bool,
     first: Option<Entry>,
     /// Only while more than one entry waits.
+    #[expect(clippy::box_collection, reason = "8 bytes of every idle connection instead of 32")]
     rest: Option<Box<VecDeque<Entry>>>,
     queued_bytes: usize,
     next_place: u32,
@@ -37,6 +38,24 @@ impl Entry {
             Self::Own(bytes) => Some(bytes),
             Self::Place(_) => None,
         }
+    }
+}
+
+/// The ranges that were joined last, and what they became.
+///
+/// When publications arrive faster than a fan-out goes out, many connections wait with the same
+/// ranges: they are copied once for all of these, not once for each.
+#[derive(Debug, Default)]
+pub(super) struct Joined {
+    parts: Vec<Range>,
+    whole: Option<Range>,
+}
+
+impl Joined {
+    /// Lets go of the segments.
+    pub(super) fn clear(&mut self) {
+        self.parts.clear();
+        self.whole = None;
     }
 }
 
@@ -107,12 +126,12 @@ impl Writer {
     }
 
     /// The next send, when none is in flight and something may go. Call [`Writer::sent`] after it.
-    pub(super) fn next_send(&mut self) -> Option<Send> {
+    pub(super) fn next_send(&mut self, joined: &mut Joined) -> Option<Send> {
         if self.sending {
             return None;
         }
         if self.in_flight.is_none() {
-            self.in_flight = Some(self.take_ready()?);
+            self.in_flight = Some(self.take_ready(joined)?);
         }
         let range = self.in_flight.as_ref()?;
         let to = range.to.min(range.from + SEND_BYTES_MAX as u32);
@@ -120,7 +139,7 @@ impl Writer {
         Some(Send { segment: range.segment.clone(), from: range.from, to })
     }
 
-    fn take_ready(&mut self) -> Option<Range> {
+    fn take_ready(&mut self, last: &mut Joined) -> Option<Range> {
         let first = self.first.as_ref()?.bytes()?.len();
         let entry = self.pop()?;
         let next = self.first.as_ref().and_then(Entry::bytes).map(<[u8]>::len);
@@ -133,7 +152,8 @@ impl Writer {
         }
         let mut joined = match entry {
             Entry::Own(bytes) => bytes,
-            entry => entry.bytes().unwrap_or_default().to_vec(),
+            Entry::Shared(range) => return Some(self.join_shared(range, last)),
+            Entry::Place(_) => unreachable!("a place has no bytes"),
         };
         while let Some(bytes) = self.first.as_ref().and_then(Entry::bytes) {
             if joined.len() + bytes.len() > GATHER_BYTES_MAX {
@@ -143,6 +163,31 @@ impl Writer {
             self.pop();
         }
         Some(Range::whole(joined))
+    }
+
+    /// Joins `first` with the shared ranges behind it.
+    fn join_shared(&mut self, first: Range, last: &mut Joined) -> Range {
+        let mut parts = vec![first];
+        let mut bytes = parts[0].len();
+        while let Some(Entry::Shared(range)) = &self.first {
+            bytes += range.len();
+            if bytes > GATHER_BYTES_MAX {
+                break;
+            }
+            parts.push(range.clone());
+            self.pop();
+        }
+        let same = parts.len() == last.parts.len()
+            && parts.iter().zip(&last.parts).all(|(part, known)| part.is(known));
+        if let Some(whole) = last.whole.as_ref().filter(|_| same) {
+            return whole.clone();
+        }
+        let whole = match parts.as_slice() {
+            [one] => one.clone(),
+            parts => Range::whole(parts.iter().map(Range::bytes).collect::<Vec<_>>().concat()),
+        };
+        *last = Joined { parts, whole: Some(whole.clone()) };
+        whole
     }
 
     /// The send completed after `bytes` bytes; what is left of it goes with the next one.
@@ -237,7 +282,7 @@ mod tests {
     }
 
     fn send(writer: &mut Writer) -> Option<Vec<u8>> {
-        let send = writer.next_send()?;
+        let send = writer.next_send(&mut Joined::default())?;
         let bytes = send.segment[send.from as usize..send.to as usize].to_vec();
         writer.sent(bytes.len() as u32);
         Some(bytes)
@@ -273,14 +318,35 @@ mod tests {
     }
 
     #[test]
+    fn ranges_that_many_wait_with_are_joined_once() {
+        let (one, two) = (shared(b"one"), shared(b"two"));
+        let mut joined = Joined::default();
+        let mut sends = Vec::new();
+        for _ in 0..3 {
+            let mut writer = Writer::default();
+            writer.push_shared(one.clone());
+            writer.push_shared(two.clone());
+            sends.push(writer.next_send(&mut joined).unwrap());
+        }
+        assert_eq!(&sends[0].segment[..], b"onetwo");
+        assert!(sends.iter().all(|send| send.segment.as_ptr() == sends[0].segment.as_ptr()));
+
+        let mut other = Writer::default();
+        other.push_shared(two);
+        other.push_shared(one);
+        let send = other.next_send(&mut joined).unwrap();
+        assert_eq!(&send.segment[..], b"twoone", "another order is another segment");
+    }
+
+    #[test]
     fn one_send_is_bounded_and_a_short_one_goes_on() {
         let mut writer = Writer::default();
         writer.push_shared(shared(&vec![b'x'; SEND_BYTES_MAX + 10]));
-        let first = writer.next_send().unwrap();
+        let first = writer.next_send(&mut Joined::default()).unwrap();
         assert_eq!((first.from, first.to), (0, SEND_BYTES_MAX as u32));
-        assert!(writer.next_send().is_none(), "one send in flight");
+        assert!(writer.next_send(&mut Joined::default()).is_none(), "one send in flight");
         writer.sent(100);
-        let second = writer.next_send().unwrap();
+        let second = writer.next_send(&mut Joined::default()).unwrap();
         assert_eq!((second.from, second.to), (100, SEND_BYTES_MAX as u32 + 10));
         writer.sent(SEND_BYTES_MAX as u32 - 90);
         assert!(writer.is_idle());
@@ -290,7 +356,7 @@ mod tests {
     fn closing_keeps_what_started_and_what_was_answered() {
         let mut writer = Writer::default();
         writer.push_shared(shared(b"started"));
-        assert!(writer.next_send().is_some());
+        assert!(writer.next_send(&mut Joined::default()).is_some());
         writer.push_own(|out| out.extend(b"answered"));
         writer.reserve();
         writer.push_shared(shared(b"never"));
@@ -320,7 +386,7 @@ mod tests {
     fn dropping_what_waits_counts_its_bytes() {
         let mut writer = Writer::default();
         writer.push_shared(shared(b"started"));
-        assert!(writer.next_send().is_some());
+        assert!(writer.next_send(&mut Joined::default()).is_some());
         writer.push_shared(shared(b"12345"));
         writer.push_shared(shared(b"678"));
         assert_eq!(writer.drop_waiting(), 8);

@@ -45,7 +45,9 @@ impl Sleeper {
     pub fn claim_wake(&self) -> bool {
         fence(Ordering::SeqCst);
         // The read alone first: while the receiver is awake its senders do not fight for the cache line.
-        self.sleeping.load(Ordering::Relaxed) && self.sleeping.swap(false, Ordering::Relaxed)
+        // Then an exchange that writes only if it wins: a late sender must not undo the next announcement.
+        let (relaxed, sleeping) = (Ordering::Relaxed, &self.sleeping);
+        sleeping.load(relaxed) && sleeping.compare_exchange(true, false, relaxed, relaxed).is_ok()
     }
 }
 

@@ -154,7 +154,7 @@ impl Shard {
             glommio::executor().yield_task_queue_now().await;
             if flush.more || links_left || commands_left || due_left {
                 self.enter(Ring::reap);
-            } else {
+            } else if !self.leave {
                 self.sleep(now, &flush);
             }
         }

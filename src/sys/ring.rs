@@ -1,8 +1,8 @@
 //! One io_uring per shard behind a safe interface: sockets by slot, completions by value.
 //!
 //! What must hold, so that no safe caller can make the kernel touch memory that is not its own:
-//! 1. The bytes of a send live in [`Memory::slots`] from the submission until the completion; one send per slot.
-//! 2. Receive buffers belong to the kernel or to the process, never to both ([`super::buffers`]).
+//! 1. The bytes of a send live in `Memory::slots` from the submission until the completion; one send per slot.
+//! 2. Receive buffers belong to the kernel or to the process, never to both (`buffers.rs`).
 //! 3. Every operation that is submitted is counted until its last completion; when the ring is dropped it cancels
 //!    all and waits for zero. If zero does not come the memory is leaked, not freed.
 //! 4. The ring never leaves the thread that made it (`SINGLE_ISSUER`): it is `!Send`.
@@ -13,27 +13,28 @@
 use std::collections::VecDeque;
 use std::io;
 use std::mem::ManuallyDrop;
-use std::net::{Shutdown, SocketAddr, TcpListener};
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::net::{Shutdown, TcpListener};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use io_uring::squeue::{Entry, Flags};
-use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
+use io_uring::types::{CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode};
 use rustix::io::Errno;
 
 use super::buffers::{Buffers, GROUP};
+use super::completion::Socket;
+pub use super::completion::{Accepted, Completion, ReadEnd, Received};
 use super::doorbell::Doorbell;
-use super::shared_bytes::SharedBytes;
+use super::user_data::Kind;
+pub use super::user_data::{Key, SLOTS_MAX};
+use crate::frame::Segment;
 
 /// Linux's `SOCK_CLOEXEC`. Accepted sockets stay *blocking*: with `O_NONBLOCK` some operations would answer `EAGAIN`
 /// where the ring should wait.
 const ACCEPT_FLAGS: i32 = rustix::net::SocketFlags::CLOEXEC.bits() as i32;
 const MSG_NOSIGNAL: i32 = rustix::net::SendFlags::NOSIGNAL.bits() as i32;
 const POLL_IN: u32 = rustix::event::PollFlags::IN.bits() as u32;
-
-/// Slots are 28 bits wide in the `user_data` of an operation.
-pub const SLOTS_MAX: u32 = 1 << 28;
 
 /// How long a dropped ring waits for its operations before it leaks their memory.
 const SETTLE_AT_MOST: Duration = Duration::from_secs(5);
@@ -49,170 +50,23 @@ pub struct Sizes {
     pub receive_buffers: u16,
     /// Bytes of each receive buffer.
     pub receive_buffer_bytes: u32,
-}
-
-/// Names one tenant of one slot. Echoed in its completions, however late.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Key {
-    /// Below [`SLOTS_MAX`].
-    pub slot: u32,
-    /// Distinguishes the tenants that a slot has one after the other.
-    pub generation: u32,
+    /// Size of the ring's own table of sockets, at most the process limit of open files; none: connections are file
+    /// descriptors of the process. With a table, one more connection than it has places is reset by the kernel and ends
+    /// accepting with `ENFILE`, [`Accepted::peer`] is not available, and an [`Accepted`] that is dropped holds its
+    /// place until the ring ends.
+    pub direct_descriptors: Option<u32>,
 }
 
 /// Lets other rings wake this one. Must not be used after its ring was dropped: the number could name another ring.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RingAddress(RawFd);
 
-/// A new connection that belongs to no slot yet; dropping it closes it.
-#[derive(Debug)]
-#[must_use]
-pub struct Accepted {
-    socket: OwnedFd,
-}
-
-impl Accepted {
-    /// The peer's address.
-    ///
-    /// # Errors
-    /// `ENOTCONN` if the peer is gone already.
-    pub fn peer(&self) -> io::Result<SocketAddr> {
-        let address = rustix::net::getpeername(&self.socket)?;
-        address.map(SocketAddr::try_from).ok_or(io::ErrorKind::NotConnected)?.map_err(Into::into)
-    }
-}
-
-/// Bytes that arrived, still in their receive buffer. Return it with [`Ring::give_back`] within the turn; one that is
-/// dropped instead is lost to the ring (a leak, nothing worse).
-#[derive(Debug)]
-#[must_use]
-pub struct Received {
-    buffer: u16,
-    bytes: u32,
-}
-
-/// Why a receive ended. It is no longer armed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ReadEnd {
-    /// The peer will send no more.
-    Eof,
-    /// All receive buffers were in use: give some back, then arm again. Nothing was lost.
-    NoBuffers,
-    /// [`Ring::cancel_receive`] did it.
-    Cancelled,
-    /// The connection is broken.
-    Error(Errno),
-}
-
-/// What the kernel reports.
-#[derive(Debug)]
-pub enum Completion {
-    /// A connection arrived: [`Ring::adopt`] or [`Ring::reject`] it.
-    Accepted(Accepted),
-    /// Accepting ended: `ECANCELED` after [`Ring::stop_accept`]; `EMFILE`, `ENFILE`, `ENOBUFS`, `ENOMEM`: arm again when
-    /// something was freed; anything else concerns one connection: arm again.
-    AcceptEnded(io::Error),
-    /// Bytes arrived. Without `more` the receive has ended and wants to be armed again.
-    Received {
-        /// Whose.
-        key: Key,
-        /// The bytes; at least one.
-        data: Received,
-        /// Whether the receive is still armed.
-        more: bool,
-    },
-    /// The receive has ended without bytes.
-    ReceiveEnded {
-        /// Whose.
-        key: Key,
-        /// Why.
-        why: ReadEnd,
-    },
-    /// The send of this slot is done; the slot may send again.
-    Sent {
-        /// Whose.
-        key: Key,
-        /// Bytes sent, possibly fewer than asked for, or what went wrong.
-        result: Result<u32, Errno>,
-    },
-    /// A [`Ring::shutdown`] is done, or was needless because the connection is gone.
-    ShutDown {
-        /// Whose.
-        key: Key,
-    },
-    /// A [`Ring::close`] is done: the slot can adopt another socket.
-    Closed {
-        /// Whose.
-        key: Key,
-    },
-    /// A [`Ring::cancel_receive`] is done. The receive itself reports its end separately, before or after this.
-    CancelDone {
-        /// Whose.
-        key: Key,
-    },
-    /// Another ring woke this one.
-    Woken,
-    /// The doorbell rang, at least once.
-    Doorbell,
-    /// A [`Ring::wake`] reached nobody; the other ring is gone.
-    WakeFailed(Errno),
-}
-
-/// What an operation was: the top four bits of its `user_data`.
-#[derive(Clone, Copy)]
-#[repr(u8)]
-enum Kind {
-    Receive = 1,
-    Send,
-    Shutdown,
-    Close,
-    CancelReceive,
-    Accept,
-    StopAccept,
-    Reject,
-    Wake,
-    Woken,
-    Doorbell,
-    CancelAll,
-}
-
-impl Kind {
-    const ALL: [Kind; 12] = [
-        Kind::Receive,
-        Kind::Send,
-        Kind::Shutdown,
-        Kind::Close,
-        Kind::CancelReceive,
-        Kind::Accept,
-        Kind::StopAccept,
-        Kind::Reject,
-        Kind::Wake,
-        Kind::Woken,
-        Kind::Doorbell,
-        Kind::CancelAll,
-    ];
-
-    const fn alone(self) -> u64 {
-        (self as u64) << 60
-    }
-
-    const fn of(self, key: Key) -> u64 {
-        self.alone() | (key.slot as u64) << 32 | key.generation as u64
-    }
-
-    fn read(user_data: u64) -> Option<(Kind, Key)> {
-        let kind = *Kind::ALL.get(((user_data >> 60) as usize).checked_sub(1)?)?;
-        let slot = (user_data >> 32) as u32 & (SLOTS_MAX - 1);
-        Some((kind, Key { slot, generation: user_data as u32 }))
-    }
-}
-
 #[derive(Default)]
 struct Slot {
-    socket: Option<OwnedFd>,
+    socket: Option<Socket>,
     generation: u32,
     /// Read by the kernel while it is here.
-    sending: Option<SharedBytes>,
+    sending: Option<Segment>,
 }
 
 /// Everything that the kernel may read or write while operations are in flight.
@@ -235,6 +89,8 @@ pub struct Ring {
     /// Operations that found the submission queue full; in order, ahead of all later ones.
     waiting: VecDeque<Entry>,
     listener: Option<TcpListener>,
+    /// Whether connections live in the ring's own table.
+    direct: bool,
     accepting: Accepting,
     doorbell: Option<Doorbell>,
     /// Operations without their last completion. Wakes are not counted: they refer to no memory.
@@ -259,6 +115,9 @@ impl Ring {
             .setup_cqsize(sizes.completion_entries.max(2 * sizes.submission_entries))
             .dontfork()
             .build(sizes.submission_entries)?;
+        if let Some(places) = sizes.direct_descriptors {
+            ring.submitter().register_files_sparse(places)?;
+        }
         let mut buffers = Buffers::new(sizes.receive_buffers, sizes.receive_buffer_bytes)?;
         buffers.register(&ring)?;
         Ok(Ring {
@@ -266,6 +125,7 @@ impl Ring {
             memory: ManuallyDrop::new(Memory { buffers, slots: Vec::new() }),
             waiting: VecDeque::new(),
             listener: None,
+            direct: sizes.direct_descriptors.is_some(),
             accepting: Accepting::Idle,
             doorbell: None,
             in_flight: 0,
@@ -294,7 +154,9 @@ impl Ring {
         if self.accepting != Accepting::Idle {
             return;
         }
-        let accept = opcode::AcceptMulti::new(Fd(listener.as_raw_fd())).flags(ACCEPT_FLAGS);
+        let accept = opcode::AcceptMulti::new(Fd(listener.as_raw_fd()))
+            .allocate_file_index(self.direct)
+            .flags(if self.direct { 0 } else { ACCEPT_FLAGS });
         self.accepting = Accepting::Armed;
         self.push(accept.build().user_data(Kind::Accept.alone()));
     }
@@ -331,14 +193,14 @@ impl Ring {
 
     /// Closes an accepted socket that no slot wants. Reports nothing.
     pub fn reject(&mut self, socket: Accepted) {
-        let close = opcode::Close::new(Fd(socket.socket.into_raw_fd())).build();
-        self.push(close.user_data(Kind::Reject.alone()));
+        self.push(socket.socket.close().user_data(Kind::Reject.alone()));
     }
 
     /// Arms the receive of a socket: from now on bytes are reported as they come, until the receive ends. At most one
     /// per socket may be armed, or bytes come in the wrong order.
     pub fn receive(&mut self, key: Key) {
-        let receive = opcode::RecvMulti::new(self.socket(key), GROUP).build();
+        let (socket, flags) = self.socket(key).operand();
+        let receive = opcode::RecvMulti::new(socket, GROUP).build().flags(flags);
         self.push(receive.user_data(Kind::Receive.of(key)));
     }
 
@@ -351,16 +213,18 @@ impl Ring {
 
     /// Sends `bytes[from..to]`, which must not be empty. One send per slot at a time; the ring keeps the bytes until
     /// its completion.
-    pub fn send(&mut self, key: Key, bytes: SharedBytes, from: u32, to: u32) {
+    pub fn send(&mut self, key: Key, bytes: Segment, from: u32, to: u32) {
         let part = &bytes[from as usize..to as usize];
         assert!(!part.is_empty(), "an empty send would look like the end of the connection");
-        let send = opcode::Send::new(self.socket(key), part.as_ptr(), to - from)
+        let (socket, flags) = self.socket(key).operand();
+        let send = opcode::Send::new(socket, part.as_ptr(), to - from)
             .flags(MSG_NOSIGNAL)
             .build()
+            .flags(flags)
             .user_data(Kind::Send.of(key));
         let slot = &mut self.memory.slots[key.slot as usize];
         assert!(slot.sending.is_none(), "one send per slot");
-        // The bytes stay where they are: only the count of `SharedBytes` moves here.
+        // The bytes stay where they are: only the count of `Segment` moves here.
         slot.sending = Some(bytes);
         self.push(send);
     }
@@ -368,20 +232,25 @@ impl Ring {
     /// Ends one or both directions of a socket, after everything that was asked for before. A send in flight ends with
     /// a short count or an error when the writing side ends.
     ///
-    /// It is a system call of its own: as an operation the kernel would pass it to a helper thread.
+    /// On a file descriptor it is a system call of its own: an operation would be passed to a helper thread.
     pub fn shutdown(&mut self, key: Key, how: Shutdown) {
+        use rustix::net::Shutdown as How;
+        let how = match how {
+            Shutdown::Read => How::Read,
+            Shutdown::Write => How::Write,
+            Shutdown::Both => How::Both,
+        };
         // An error shows again at the next submission, which reports it.
         let _ = self.submit();
-        self.socket(key);
-        let socket = self.memory.slots[key.slot as usize].socket.as_ref();
-        let how = match how {
-            Shutdown::Read => rustix::net::Shutdown::Read,
-            Shutdown::Write => rustix::net::Shutdown::Write,
-            Shutdown::Both => rustix::net::Shutdown::Both,
+        let operation = match self.socket(key) {
+            Socket::Regular(socket) => {
+                // The only failure is ENOTCONN: the peer has reset the connection, which is what was wanted.
+                let _ = rustix::net::shutdown(socket, how);
+                opcode::Nop::new().build()
+            }
+            Socket::Direct(place) => opcode::Shutdown::new(Fixed(*place), how as i32).build(),
         };
-        // The only failure is ENOTCONN: the peer has reset the connection, which is what was wanted.
-        let _ = rustix::net::shutdown(socket.expect("the slot has a socket"), how);
-        self.push(opcode::Nop::new().build().user_data(Kind::Shutdown.of(key)));
+        self.push(operation.user_data(Kind::Shutdown.of(key)));
     }
 
     /// Closes the socket of a slot. Operations in flight on it would keep the connection alive in the kernel: end them
@@ -389,8 +258,8 @@ impl Ring {
     pub fn close(&mut self, key: Key) {
         self.socket(key);
         let socket = self.memory.slots[key.slot as usize].socket.take();
-        let socket = socket.expect("the slot has a socket").into_raw_fd();
-        self.push(opcode::Close::new(Fd(socket)).build().user_data(Kind::Close.of(key)));
+        let close = socket.expect("the slot has a socket").close();
+        self.push(close.user_data(Kind::Close.of(key)));
     }
 
     /// Queues a wake of another ring, which sees [`Completion::Woken`]. Reports nothing unless it fails.
@@ -540,8 +409,12 @@ impl Ring {
         }
         match result {
             Ok(descriptor) => {
-                // SAFETY: the kernel has just made this descriptor for us and nobody else knows it.
-                let socket = unsafe { OwnedFd::from_raw_fd(descriptor as RawFd) };
+                let socket = if self.direct {
+                    Socket::Direct(descriptor)
+                } else {
+                    // SAFETY: the kernel has just made this descriptor for us and nobody else knows it.
+                    Socket::Regular(unsafe { OwnedFd::from_raw_fd(descriptor as RawFd) })
+                };
                 if !more {
                     // An accept that ends with a connection (the completion queue overflowed) goes on. If it is being
                     // stopped, the new one is stopped at once, so that its end is reported exactly once.
@@ -589,11 +462,11 @@ impl Ring {
         self.in_flight
     }
 
-    fn socket(&self, key: Key) -> Fd {
+    fn socket(&self, key: Key) -> &Socket {
         let slot = self.memory.slots.get(key.slot as usize);
         let slot = slot.filter(|slot| slot.generation == key.generation);
         let socket = slot.and_then(|slot| slot.socket.as_ref());
-        Fd(socket.expect("the slot has a socket of this generation").as_raw_fd())
+        socket.expect("the slot has a socket of this generation")
     }
 
     fn push(&mut self, operation: Entry) {
@@ -691,5 +564,97 @@ impl Drop for Ring {
             // a panic above included, it is leaked.
             unsafe { ManuallyDrop::drop(&mut self.memory) }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpStream};
+
+    use super::*;
+    use crate::sys::sockets;
+
+    const SIZES: Sizes = Sizes {
+        submission_entries: 8,
+        completion_entries: 16,
+        receive_buffers: 4,
+        receive_buffer_bytes: 512,
+        direct_descriptors: None,
+    };
+
+    fn next(ring: &mut Ring) -> Completion {
+        for _ in 0..20 {
+            if let Some(completion) = ring.next() {
+                return completion;
+            }
+            ring.wait(Duration::from_secs(1)).unwrap();
+        }
+        panic!("no completion came")
+    }
+
+    fn connected() -> (Ring, TcpStream) {
+        let any = (Ipv4Addr::LOCALHOST, 0).into();
+        let listener = sockets::listener(any, false, sockets::BACKLOG).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut ring = Ring::new(SIZES).unwrap();
+        ring.listen(listener);
+        (ring, TcpStream::connect(address).unwrap())
+    }
+
+    #[test]
+    fn an_operation_that_never_ends_leaks_its_memory() {
+        let (mut ring, _client) = connected();
+        let key = Key { slot: 0, generation: 0 };
+        let Completion::Accepted(socket) = next(&mut ring) else { panic!("no connection") };
+        ring.adopt(key, socket);
+        let bytes = Segment::from(vec![1; 10]);
+        ring.memory.slots[0].sending = Some(bytes.clone());
+        // One more than the kernel knows of: its completion never comes.
+        ring.in_flight += 1;
+        ring.settle_at_most = Duration::from_millis(1);
+        drop(ring);
+        assert_eq!(bytes.holders(), 2, "freed under the kernel");
+    }
+
+    #[test]
+    fn accepted_sockets_are_blocking_and_do_not_delay() {
+        let (mut ring, _client) = connected();
+        let Completion::Accepted(accepted) = next(&mut ring) else { panic!("no connection") };
+        let Socket::Regular(socket) = &accepted.socket else { panic!("not a descriptor") };
+        let socket = socket2::SockRef::from(socket);
+        assert!(socket.tcp_nodelay().unwrap() && !socket.nonblocking().unwrap());
+        let Socket::Regular(socket) = &accepted.socket else { panic!("not a descriptor") };
+        let flags = rustix::io::fcntl_getfd(socket).unwrap();
+        assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
+    }
+
+    #[test]
+    fn a_wake_to_what_is_no_ring_is_reported() {
+        let (mut ring, client) = connected();
+        ring.wake(RingAddress(client.as_raw_fd()));
+        loop {
+            match next(&mut ring) {
+                Completion::WakeFailed(error) => break assert_eq!(error, Errno::BADFD),
+                Completion::Accepted(socket) => ring.reject(socket),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_dropped_received_loses_one_buffer_and_nothing_else() {
+        let (mut ring, mut client) = connected();
+        let key = Key { slot: 0, generation: 0 };
+        let Completion::Accepted(socket) = next(&mut ring) else { panic!("no connection") };
+        ring.adopt(key, socket);
+        ring.receive(key);
+        for round in 0..4 {
+            std::io::Write::write_all(&mut client, &[round]).unwrap();
+            let Completion::Received { data, .. } = next(&mut ring) else { panic!("no bytes") };
+            assert_eq!(ring.bytes_mut(&data), [round]);
+        }
+        std::io::Write::write_all(&mut client, b"5").unwrap();
+        let end = next(&mut ring);
+        assert!(matches!(end, Completion::ReceiveEnded { why: ReadEnd::NoBuffers, .. }), "{end:?}");
     }
 }

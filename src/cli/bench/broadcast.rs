@@ -1,7 +1,8 @@
-//! N x N: every connection publishes one message to all, all N x N deliveries are awaited, and again.
+//! N x N: every connection publishes one message to all, all N x N deliveries are awaited, and
+//! again.
 
 use super::connections::Connections;
-use super::fanout::{Fanout, Pulse, drain};
+use super::fanout::{Fanout, Pulse, TIMED, drain};
 use super::measure::Stage;
 use super::protocol::Message;
 use super::report::{Latency, Report};
@@ -13,7 +14,7 @@ pub(super) fn run(
     mut connections: Connections,
 ) -> Result<Report, Error> {
     let clock = connections.clock;
-    let sample = options.sample(100);
+    let sample = options.sample(TIMED);
     let mut fanout = Fanout::new(options, sample);
     let mut message = Message::new(options.protocol, &options.channel, size);
     let start = clock.now();

@@ -1,4 +1,5 @@
-//! The Centrifuge client protocol in JSON, as far as load needs it: commands out, lines in without a JSON tree.
+//! The Centrifuge client protocol in JSON, as far as load needs it: commands out, lines in without
+//! a JSON tree.
 
 use serde_json::json;
 

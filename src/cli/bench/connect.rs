@@ -1,4 +1,5 @@
-//! Connections per second: TCP, upgrade and, over Centrifuge, the connect command; then the closing handshake.
+//! Connections per second: TCP, upgrade and, over Centrifuge, the connect command; then the closing
+//! handshake.
 
 use hdrhistogram::Histogram;
 
@@ -63,8 +64,9 @@ impl Sink for Churn {
     }
 }
 
-/// Keeps `--connections` handshakes under way: each connection is closed when it is established, and its slot opened
-/// anew. With `keep`, `in_flight` are under way and established ones stay, until there are `--connections`.
+/// Keeps `--connections` handshakes under way: each connection is closed when it is established,
+/// and its slot opened anew. With `keep`, `in_flight` are under way and established ones stay,
+/// until there are `--connections`.
 pub(super) fn run(
     options: &Common,
     keep: Option<usize>,

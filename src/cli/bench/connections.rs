@@ -1,4 +1,5 @@
-//! The generator's client connections: one thread, one readiness loop, one read buffer for all of them.
+//! The generator's client connections: one thread, one readiness loop, one read buffer for all of
+//! them.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream as StdStream};
@@ -15,7 +16,8 @@ use super::protocol::Protocol;
 use super::target::Upgrade;
 use super::wire::{self, Scanner, WireError};
 
-/// One read takes at most this much: large, because a coalesced fan-out fills the socket buffer between two reads.
+/// One read takes at most this much: large, because a coalesced fan-out fills the socket buffer
+/// between two reads.
 const READ_BYTES: usize = 256 * 1024;
 /// Readiness events of one poll.
 const EVENTS_MAX: usize = 1_024;
@@ -132,7 +134,8 @@ enum Phase {
     Closing,
 }
 
-/// What the connection of a slot sends first after the upgrade, and how many replies make it established.
+/// What the connection of a slot sends first after the upgrade, and how many replies make it
+/// established.
 pub(super) type Greeting = Box<dyn Fn(usize) -> Option<(Vec<u8>, u8)>>;
 
 struct Connection {
@@ -211,8 +214,8 @@ impl Connections {
     pub(super) fn open(&mut self, slot: usize) -> Result<(), Error> {
         let address = self.upgrade.address;
         let connect = || {
-            let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-            socket.set_nonblocking(true)?;
+            let kind = Type::STREAM.nonblocking().cloexec();
+            let socket = Socket::new_raw(Domain::for_address(address), kind, None)?;
             socket.set_tcp_nodelay(true)?;
             if let Some(source) = source_address(address, self.opened) {
                 socket.bind(&source.into())?;
@@ -269,7 +272,8 @@ impl Connections {
         Ok(())
     }
 
-    /// The outbox of an established connection; `None` if the slot is empty. Call [`Self::flush`] afterwards.
+    /// The outbox of an established connection; `None` if the slot is empty. Call [`Self::flush`]
+    /// afterwards.
     pub(super) fn outbox(&mut self, slot: usize) -> Option<&mut Outbox> {
         self.slots.get_mut(slot)?.as_mut().map(|connection| &mut connection.outbox)
     }
@@ -292,7 +296,8 @@ impl Connections {
         }
     }
 
-    /// One poll and all that it brings; waits at most `patience` if nothing is there (not at all when spinning).
+    /// One poll and all that it brings; waits at most `patience` if nothing is there (not at all
+    /// when spinning).
     pub(super) fn turn(&mut self, patience: Duration, sink: &mut impl Sink) -> Result<(), Error> {
         let before = self.clock.now();
         self.poll_for(Duration::ZERO)?;
@@ -343,8 +348,8 @@ fn end(slot: &mut Option<Connection>, index: usize, loss: Loss, sink: &mut impl 
     }
 }
 
-/// Spreads connections to an IPv4 loopback server over source addresses: one has 28,000 ports, and each stays in
-/// TIME_WAIT after its connection.
+/// Spreads connections to an IPv4 loopback server over source addresses: one has 28,000 ports, and
+/// each stays in TIME_WAIT after its connection.
 fn source_address(target: SocketAddr, opened: u64) -> Option<SocketAddr> {
     match target {
         SocketAddr::V4(target) if target.ip().is_loopback() => {
@@ -367,10 +372,11 @@ impl Connection {
     ) -> Result<(), Loss> {
         let (clock, protocol, upgrade) = run;
         if self.inbox.phase == Phase::Connecting {
-            if let Some(error) = self.stream.take_error().map_err(Loss::Socket)? {
-                return Err(Loss::Socket(error));
+            if event.is_error() {
+                let error = self.stream.take_error().map_err(Loss::Socket)?;
+                return Err(error.map_or(Loss::Eof, Loss::Socket));
             }
-            if self.stream.peer_addr().is_err() {
+            if !event.is_writable() {
                 return Ok(());
             }
             self.inbox.phase = Phase::Upgrading;
@@ -382,7 +388,8 @@ impl Connection {
                 Ok(0) => return Err(Loss::Eof),
                 Ok(count) => {
                     self.take(slot, clock.now(), &buffer[..count], (protocol, upgrade), sink)?;
-                    // A short read has emptied the socket, and what comes later is a new edge (epoll(7)).
+                    // A short read has emptied the socket, and what comes later is a new edge
+                    // (epoll(7)).
                     if count < buffer.len() && !event.is_read_closed() {
                         break;
                     }

@@ -1,6 +1,7 @@
 //! Each connection gets its own messages back: round trips, saturated or at a fixed rate.
 //!
-//! Over the Centrifuge protocol each connection publishes to a channel that it alone has subscribed.
+//! Over the Centrifuge protocol each connection publishes to a channel that it alone has
+//! subscribed.
 
 use super::connections::{Connections, Loss, Outbox, Sink};
 use super::measure::{DRAIN_SECONDS_MAX, STALL_SECONDS_MAX, Stage, Stopwatch, Tally};

@@ -1,7 +1,8 @@
-//! Few publish, everybody receives: one message becomes as many deliveries as there are connections.
+//! Few publish, everybody receives: one message becomes as many deliveries as there are
+//! connections.
 //!
-//! A publication counts as in flight until as many deliveries have come as it and those before it make. Latency is
-//! measured on each `--sample`th connection, which keeps the generator cheap.
+//! A publication counts as in flight until as many deliveries have come as it and those before it
+//! make. Latency is measured on each `--sample`th connection, which keeps the generator cheap.
 
 use super::connections::{Connections, Loss, Outbox, Sink};
 use super::measure::{DRAIN_SECONDS_MAX, STALL_SECONDS_MAX, Stage, Stopwatch, Tally};
@@ -9,6 +10,10 @@ use super::pace::{Pace, Schedule};
 use super::protocol::Message;
 use super::report::{Latency, Report};
 use super::{Common, Error};
+
+/// On about so many connections deliveries are timed: enough for a p999, and no more than a few
+/// percent of the cost.
+pub(super) const TIMED: usize = 32;
 
 /// Counts deliveries and what is owed; shared with the N x N broadcast.
 pub(super) struct Fanout {
@@ -98,7 +103,7 @@ pub(super) fn run(
     mut connections: Connections,
 ) -> Result<Report, Error> {
     let clock = connections.clock;
-    let sample = options.sample(100);
+    let sample = options.sample(TIMED);
     let mut fanout = Fanout::new(options, sample);
     let mut message = Message::new(options.protocol, &options.channel, pace.size);
     let start = clock.now();

@@ -38,7 +38,8 @@ pub(super) fn memory(options: &Common) -> Result<Option<Memory>, Error> {
     proc::memory(pid).ok_or_else(none).map(Some)
 }
 
-/// Holds the connections for warm-up and duration; `before` and `opening_ns` are of the time when they were opened.
+/// Holds the connections for warm-up and duration; `before` and `opening_ns` are of the time when
+/// they were opened.
 pub(super) fn run(
     options: &Common,
     mut connections: Connections,

@@ -1,4 +1,5 @@
-//! One measurement: warm-up, window, drain; what was delivered, how late, and what it cost on either side.
+//! One measurement: warm-up, window, drain; what was delivered, how late, and what it cost on
+//! either side.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::connections::Loss;
-use super::proc::{self, CoreTicks};
+use super::proc;
 use super::protocol::Protocol;
 
 /// For outstanding deliveries after the window.
@@ -39,7 +40,7 @@ struct Reading {
     deliveries: u64,
     idle: u64,
     thread: Duration,
-    core: Option<CoreTicks>,
+    core_rest: Option<f64>,
     process: Option<f64>,
 }
 
@@ -135,7 +136,7 @@ impl Stopwatch {
             deliveries,
             idle,
             thread: proc::thread_cpu(),
-            core: self.server.cpu.and_then(proc::core_ticks),
+            core_rest: self.server.cpu.and_then(proc::core_rest_seconds),
             process: self.server.pid.and_then(proc::process_cpu_seconds),
         }
     }
@@ -153,10 +154,8 @@ impl Stopwatch {
 fn window(opened: &Reading, closed: &Reading) -> Window {
     let nanoseconds = closed.at.saturating_sub(opened.at).max(1);
     let seconds = nanoseconds as f64 / 1e9;
-    let core = opened.core.zip(closed.core).and_then(|(from, to)| {
-        let total = to.total.saturating_sub(from.total);
-        (total > 0).then(|| to.busy.saturating_sub(from.busy) as f64 / total as f64)
-    });
+    let core = opened.core_rest.zip(closed.core_rest);
+    let core = core.map(|(from, to)| (1.0 - (to - from) / seconds).clamp(0.0, 1.0));
     Window {
         seconds,
         messages: closed.messages - opened.messages,

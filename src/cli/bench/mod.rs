@@ -1,4 +1,5 @@
-//! `tiderace bench`: a load generator for this server and its peers, on one thread, that knows when it is the limit.
+//! `tiderace bench`: a load generator for this server and its peers, on one thread, that knows when
+//! it is the limit.
 
 mod broadcast;
 mod centrifuge;
@@ -54,7 +55,8 @@ enum Case {
         #[arg(long, value_name = "M", default_value_t = 1)]
         publishers: u32,
     },
-    /// N x N: every connection publishes one message to all, all N x N deliveries are awaited, and again.
+    /// N x N: every connection publishes one message to all, all N x N deliveries are awaited, and
+    /// again.
     Broadcast {
         #[command(flatten)]
         common: Common,
@@ -132,8 +134,8 @@ struct Common {
     #[arg(long)]
     spin: bool,
 
-    /// Time deliveries on each K-th connection only; a power of two. By default all for echo, about a hundred
-    /// connections for fanout and broadcast.
+    /// Time deliveries on each K-th connection only; a power of two. By default all for echo, about
+    /// 32 connections for fanout and broadcast.
     #[arg(long, value_name = "K")]
     sample: Option<usize>,
 
@@ -165,7 +167,8 @@ impl Common {
         Ok(())
     }
 
-    /// Deliveries are timed on each so-manieth connection: as asked for, else on about `timed` of them.
+    /// Deliveries are timed on each so-manieth connection: as asked for, else on about `timed` of
+    /// them.
     fn sample(&self, timed: usize) -> usize {
         let every = (self.connections / timed).max(1);
         // The largest power of two that is not above it.
@@ -178,7 +181,8 @@ impl Common {
         Stopwatch::start(now, seconds(self.warmup), seconds(self.duration), server)
     }
 
-    /// The poll and the upgrade; `channel` names what the connection of a slot subscribes when it connects.
+    /// The poll and the upgrade; `channel` names what the connection of a slot subscribes when it
+    /// connects.
     fn prepare(
         &self,
         channel: impl Fn(usize) -> Option<String> + 'static,
@@ -352,7 +356,7 @@ mod tests {
         let cases = [
             ("echo --target ws://192.0.2.1:1/", "--allow-remote"),
             ("echo --target ws://127.0.0.1:1/ --duration 121", "--duration must be"),
-            ("echo --target ws://127.0.0.1:1/ --warmup -1", "--warmup"),
+            ("echo --target ws://127.0.0.1:1/ --warmup=-1", "--warmup"),
             ("echo --target ws://127.0.0.1:1/ --connections 20001", "20000"),
             ("echo --target ws://127.0.0.1:1/ --sample 3", "power of two"),
             ("echo --target ws://127.0.0.1:1/ --rate 5 --window 2", "cannot be used with"),

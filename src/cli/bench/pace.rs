@@ -10,12 +10,14 @@ pub(super) struct Pace {
     #[arg(long, value_name = "BYTES", default_value_t = 64)]
     pub(super) size: usize,
 
-    /// Closed loop: messages in flight (per connection for echo, in all for fanout); 1 without --rate.
+    /// Closed loop: messages in flight (per connection for echo, in all for fanout); 1 without
+    /// --rate.
     #[arg(long, value_name = "W", conflicts_with = "rate",
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     window: Option<u32>,
 
-    /// Open loop: messages per second in all; latency counts from when a message was due, not from when it left.
+    /// Open loop: messages per second in all; latency counts from when a message was due, not from
+    /// when it left.
     #[arg(long, value_name = "R")]
     pub(super) rate: Option<f64>,
 }
@@ -45,7 +47,8 @@ pub(super) fn size(bytes: usize) -> Result<(), Error> {
     Err(Error::Usage(format!("--size must be between {STAMP_BYTES} and 16,777,216")))
 }
 
-/// When each message of an open loop is due. It never slips: a late generator sends the overdue ones at once.
+/// When each message of an open loop is due. It never slips: a late generator sends the overdue
+/// ones at once.
 pub(super) struct Schedule {
     start: u64,
     rate: f64,

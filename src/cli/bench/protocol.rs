@@ -11,12 +11,14 @@ use super::wire::{BINARY, TEXT};
 pub(super) enum Protocol {
     /// Centrifuge client protocol, JSON: connect, subscribe, publish.
     Centrifuge,
-    /// Raw messages: a server that echoes, or that delivers what one client sends to all, the sender included.
+    /// Raw messages: a server that echoes, or that delivers what one client sends to all, the
+    /// sender included.
     Plain,
 }
 
 impl Protocol {
-    /// The stamp of one delivery: at the start of a raw payload, at the start of the publication's data.
+    /// The stamp of one delivery: at the start of a raw payload, at the start of the publication's
+    /// data.
     pub(super) fn stamp(self, delivery: &[u8]) -> Option<u64> {
         match self {
             Self::Plain => stamp::decode(delivery),
@@ -43,7 +45,8 @@ pub(super) struct Message {
 const FIRST_ID: u32 = 1_000_000_000;
 
 impl Message {
-    /// A message whose payload has `size` bytes, at least [`STAMP_BYTES`], for `channel` if the protocol has channels.
+    /// A message whose payload has `size` bytes, at least [`STAMP_BYTES`], for `channel` if the
+    /// protocol has channels.
     pub(super) fn new(protocol: Protocol, channel: &str, size: usize) -> Self {
         let payload = "0".repeat(STAMP_BYTES) + &"x".repeat(size.saturating_sub(STAMP_BYTES));
         match protocol {

@@ -1,4 +1,5 @@
-//! The result of a run: one line for people, one JSON object for programs, and the verdict who was saturated.
+//! The result of a run: one line for people, one JSON object for programs, and the verdict who was
+//! saturated.
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
@@ -10,11 +11,13 @@ use super::protocol::Protocol;
 /// From this fraction of busy time on, a core counts as saturated.
 const SATURATED: f64 = 0.9;
 
-/// Who limited a run. "server": its core was busy for at least 0.9 of the window and not less than the generator.
-/// "generator": it was busy for at least 0.9, and the server less or unknown. "neither": a fixed rate, or waiting.
+/// Who limited a run. "server": its core was busy for at least 0.9 of the window and not less than
+/// the generator. "generator": it was busy for at least 0.9, and the server less or unknown.
+/// "neither": a fixed rate, or waiting.
 ///
-/// The server's fraction is that of its whole core (`--server-cpu`), else of its process (`--server-pid`). The
-/// generator's is the time in which it did not wait for the server, so that spinning does not count as work.
+/// The server's fraction is that of its whole core (`--server-cpu`), else of its process
+/// (`--server-pid`). The generator's is the time in which it did not wait for the server, so that
+/// spinning does not count as work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Saturated {
@@ -83,10 +86,12 @@ pub(super) struct Report {
     pub(super) messages_per_s: f64,
     pub(super) deliveries_per_s: f64,
     /// Since the start, warm-up and drain included: these two are exact. For fan-out and broadcast
-    /// `deliveries_total + undelivered = messages_total * connections` as long as no connection is lost.
+    /// `deliveries_total + undelivered = messages_total * connections` as long as no connection is
+    /// lost.
     pub(super) messages_total: u64,
     pub(super) deliveries_total: u64,
-    /// Owed to connections that still lived when the drain ended; negative: delivered more than once.
+    /// Owed to connections that still lived when the drain ended; negative: delivered more than
+    /// once.
     pub(super) undelivered: i64,
     pub(super) latency: Option<Latency>,
 
@@ -111,7 +116,8 @@ pub(super) struct Report {
 /// What connections that do nothing cost the server.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(super) struct Idle {
-    /// User memory (`Pss_Anon`, without it `VmRSS`), after less before, by the number of connections.
+    /// User memory (`Pss_Anon`, without it `VmRSS`), after less before, by the number of
+    /// connections.
     pub(super) bytes_per_connection: f64,
     pub(super) before: Memory,
     pub(super) after: Memory,

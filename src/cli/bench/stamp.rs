@@ -1,4 +1,5 @@
-//! The time stamp in a payload: when the message was meant to be sent, as text that is valid inside a JSON string.
+//! The time stamp in a payload: when the message was meant to be sent, as text that is valid inside
+//! a JSON string.
 
 /// Bytes of a stamp: nanoseconds of the generator's clock as lower-case hexadecimal digits.
 pub(super) const STAMP_BYTES: usize = 16;

@@ -47,7 +47,8 @@ impl Upgrade {
         })
     }
 
-    /// Where the WebSocket frames begin in `response`; `None` while it is incomplete; why not, if it is no acceptance.
+    /// Where the WebSocket frames begin in `response`; `None` while it is incomplete; why not, if
+    /// it is no acceptance.
     pub(super) fn accepted(&self, response: &[u8]) -> Result<Option<usize>, String> {
         let mut headers = [httparse::EMPTY_HEADER; 64];
         let mut parsed = httparse::Response::new(&mut headers);

@@ -1,4 +1,5 @@
-//! WebSocket frames as a client of load sees them (RFC 6455 section 5): a scanner in, a masked writer out.
+//! WebSocket frames as a client of load sees them (RFC 6455 section 5): a scanner in, a masked
+//! writer out.
 
 /// Opcodes (RFC 6455 section 5.2).
 pub(super) const CONTINUATION: u8 = 0;
@@ -44,8 +45,8 @@ impl std::fmt::Display for WireError {
 
 /// Splits a byte stream into WebSocket messages, whatever the boundaries of the reads.
 ///
-/// Messages that lie whole in the given bytes are handed out without a copy; only the incomplete frame at the end of a
-/// read is kept, and only fragmented messages are joined.
+/// Messages that lie whole in the given bytes are handed out without a copy; only the incomplete
+/// frame at the end of a read is kept, and only fragmented messages are joined.
 #[derive(Default)]
 pub(super) struct Scanner {
     /// The beginning of one incomplete frame.
@@ -89,7 +90,8 @@ fn header(bytes: &[u8]) -> Result<Option<Header>, WireError> {
 }
 
 impl Scanner {
-    /// Takes the next bytes of the stream; `on(opcode, payload)` gets every message that they complete.
+    /// Takes the next bytes of the stream; `on(opcode, payload)` gets every message that they
+    /// complete.
     ///
     /// An error of `on` ends the scan; the scanner is of no use after any error.
     #[inline]
@@ -115,7 +117,8 @@ impl Scanner {
             }
             let carry = std::mem::take(&mut self.carry);
             self.frame(frame.first, &carry[frame.payload_at..], &mut on)?;
-            // The allocation is worth keeping for small frames, not the payload of one large message.
+            // The allocation is worth keeping for small frames, not the payload of one large
+            // message.
             if carry.capacity() <= 4_096 {
                 self.carry = carry;
                 self.carry.clear();

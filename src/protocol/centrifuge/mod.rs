@@ -94,12 +94,8 @@ pub struct Session {
     client: [u8; 16],
     /// Empty for an anonymous user and before the connect command: the shared empty name.
     user: Name,
-    /// The connection's info from its token, as JSON, for the publisher's `ClientInfo`.
-    info: Option<Box<[u8]>>,
-    /// When the connection must have been refreshed; 0 is never.
-    expire_at_unix_s: u64,
-    /// When to look whether that has come: the wall clock may be set in between.
-    expiry_check_ms: u64,
+    /// What the token says beyond the user; most idle connections need none of it.
+    credentials: Option<Box<Credentials>>,
     ping_ms: u64,
     /// When the peer's next duty is overdue: its connect command, afterwards its pong.
     overdue_ms: u64,
@@ -110,7 +106,18 @@ pub struct Session {
     state: State,
 }
 
-const _: () = assert!(size_of::<Session>() <= 96, "a session is part of every idle connection");
+const _: () = assert!(size_of::<Session>() <= 72, "a session is part of every idle connection");
+
+/// What a connection token may carry.
+#[derive(Debug)]
+struct Credentials {
+    /// The connection's info, as JSON, for the publisher's `ClientInfo`.
+    info: Option<Box<[u8]>>,
+    /// When the connection must have been refreshed; 0 is never.
+    expire_at_unix_s: u64,
+    /// When to look whether that has come: the wall clock may be set in between.
+    expiry_check_ms: u64,
+}
 
 /// What stops the handling of a message: the rest of it is not looked at.
 type Handled = Result<(), CloseReason>;
@@ -125,9 +132,7 @@ impl Session {
         Self {
             client: uuid::Builder::from_random_bytes(client).into_uuid().into_bytes(),
             user: Name::default(),
-            info: None,
-            expire_at_unix_s: 0,
-            expiry_check_ms: NEVER,
+            credentials: None,
             ping_ms: NEVER,
             overdue_ms: after(now, policy.stale_close_ms),
             connect_command: 0,
@@ -176,7 +181,8 @@ impl Session {
     /// When [`due`](Self::due) is to be called next, in milliseconds of the monotonic clock;
     /// `u64::MAX` is never.
     pub fn deadline_ms(&self) -> u64 {
-        self.ping_ms.min(self.overdue_ms).min(self.expiry_check_ms)
+        let expiry_check_ms = self.credentials.as_ref().map_or(NEVER, |c| c.expiry_check_ms);
+        self.ping_ms.min(self.overdue_ms).min(expiry_check_ms)
     }
 
     /// Does what time demands: pings, and closes who is stale, silent or expired.
@@ -191,8 +197,9 @@ impl Session {
         if self.state != State::Connected {
             return;
         }
-        if self.expire_at_unix_s != 0 {
-            let close_at_unix_s = self.expire_at_unix_s.saturating_add(EXPIRED_CLOSE_DELAY_S);
+        let expire_at_unix_s = self.expire_at_unix_s();
+        if expire_at_unix_s != 0 {
+            let close_at_unix_s = expire_at_unix_s.saturating_add(EXPIRED_CLOSE_DELAY_S);
             if now.unix_s >= close_at_unix_s {
                 out.push(Effect::Close(CONNECTION_EXPIRED));
                 return;
@@ -214,7 +221,7 @@ impl Session {
     }
 
     /// The user: empty for an anonymous one and before the connect command.
-    pub fn user(&self) -> &str {
+    pub fn user(&self) -> &Name {
         &self.user
     }
 
@@ -280,8 +287,8 @@ impl Session {
                     if let Some(code) = refusal {
                         return self.refuse(id, code, out);
                     }
-                    self.expire_at_unix_s = expire_at_unix_s;
-                    self.info = claims.info.map(|info| one_line(&info).to_vec().into());
+                    let info = claims.info.map(|info| one_line(&info).to_vec().into());
+                    self.grant(info, expire_at_unix_s);
                     if !claims.user.is_empty() {
                         self.user = Arc::from(claims.user);
                     }
@@ -406,7 +413,7 @@ impl Session {
         let Some(data) = request.data else { return Ok(Err(ErrorCode::BAD_REQUEST)) };
         let mut buffer = Uuid::encode_buffer();
         let client = Uuid::from_bytes(self.client).hyphenated().encode_lower(&mut buffer);
-        let info = reply::client_info(self.user(), client, self.info.as_deref());
+        let info = reply::client_info(self.user(), client, self.info());
         let info = Some(Bytes::from(info));
         let (data, payload) = (one_line(data), Payload::Json);
         Ok(Ok(Request::Publish { channel, data, payload, info, subscribers_only }))
@@ -445,7 +452,7 @@ impl Session {
             TokenError::Expired => CONNECTION_EXPIRED,
             TokenError::Invalid(_) => INVALID_TOKEN,
         })?;
-        if claims.user != self.user() {
+        if claims.user != **self.user() {
             return Err(INVALID_TOKEN);
         }
         let expire_at_unix_s = expire_at(policy, &claims, now);
@@ -453,10 +460,11 @@ impl Session {
             out.push(error(id, ErrorCode::EXPIRED));
             return Ok(());
         }
-        self.expire_at_unix_s = expire_at_unix_s;
-        if let Some(info) = claims.info {
-            self.info = Some(one_line(&info).to_vec().into());
-        }
+        let info = match claims.info {
+            Some(info) => Some(one_line(&info).to_vec().into()),
+            None => self.credentials.take().and_then(|credentials| credentials.info),
+        };
+        self.grant(info, expire_at_unix_s);
         if self.state == State::Connected {
             self.schedule_expiry_check(now);
         }
@@ -464,20 +472,34 @@ impl Session {
         Ok(())
     }
 
+    fn grant(&mut self, info: Option<Box<[u8]>>, expire_at_unix_s: u64) {
+        let needed = info.is_some() || expire_at_unix_s != 0;
+        let credentials = Credentials { info, expire_at_unix_s, expiry_check_ms: NEVER };
+        self.credentials = needed.then(|| Box::new(credentials));
+    }
+
+    fn info(&self) -> Option<&[u8]> {
+        self.credentials.as_ref()?.info.as_deref()
+    }
+
+    /// 0 is never.
+    fn expire_at_unix_s(&self) -> u64 {
+        self.credentials.as_ref().map_or(0, |credentials| credentials.expire_at_unix_s)
+    }
+
     fn expiry(&self, now: Now) -> Expiry {
-        Expiry {
-            expires: self.expire_at_unix_s != 0,
-            ttl_s: self.expire_at_unix_s.saturating_sub(now.unix_s),
-        }
+        let at_unix_s = self.expire_at_unix_s();
+        Expiry { expires: at_unix_s != 0, ttl_s: at_unix_s.saturating_sub(now.unix_s) }
     }
 
     fn schedule_expiry_check(&mut self, now: Now) {
-        self.expiry_check_ms = if self.expire_at_unix_s == 0 {
-            NEVER
-        } else {
-            let left_s = self.expiry(now).ttl_s.saturating_add(EXPIRED_CLOSE_DELAY_S);
-            after(now, left_s.saturating_mul(1000).min(EXPIRY_CHECK_MS))
-        };
+        let left_s = self.expiry(now).ttl_s.saturating_add(EXPIRED_CLOSE_DELAY_S);
+        if let Some(credentials) = &mut self.credentials
+            && credentials.expire_at_unix_s != 0
+        {
+            credentials.expiry_check_ms =
+                after(now, left_s.saturating_mul(1000).min(EXPIRY_CHECK_MS));
+        }
     }
 }
 
@@ -621,7 +643,7 @@ mod tests {
             }
         }
         let session = connected(&policy, &sign_connection(SECRET, "42", None, None));
-        assert_eq!(session.user(), "42");
+        assert_eq!(&**session.user(), "42");
     }
 
     #[test]
@@ -629,7 +651,7 @@ mod tests {
         let policy = Policy { node: "n1".to_owned(), ..policy() };
         let mut session = fresh(&policy);
         assert_eq!(session.client_id(), CLIENT);
-        assert_eq!(session.user(), "");
+        assert_eq!(&**session.user(), "");
         said(&mut session, &policy, r#"{"id":5,"connect":{}}"#);
         let reply = session.answered(NOW, &policy, 5, Answer::Connected);
         assert_eq!(

@@ -1,4 +1,5 @@
-//! A tuned axum WebSocket server: `/echo` answers each message, `/pubsub` delivers each message to everybody.
+//! A tuned axum WebSocket server: `/echo` answers each message, `/pubsub` delivers each message to
+//! everybody.
 
 use std::sync::Arc;
 
@@ -11,10 +12,12 @@ use futures_util::{FutureExt, SinkExt, StreamExt};
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::broadcast::{Receiver, Sender};
 
-/// Publications that may wait for the slowest subscriber; it then misses some, which the load generator reports.
+/// Publications that may wait for the slowest subscriber; it then misses some, which the load
+/// generator reports.
 const QUEUED_MAX: usize = 16_384;
 
-/// What one connection reads at a time: tungstenite's default of 128 KiB would be its whole idle footprint.
+/// What one connection reads at a time: tungstenite's default of 128 KiB would be its whole idle
+/// footprint.
 const READ_BUFFER_BYTES: usize = 4_096;
 
 fn tuned(upgrade: WebSocketUpgrade) -> WebSocketUpgrade {
@@ -52,7 +55,11 @@ async fn pubsub(upgrade: WebSocketUpgrade, State(topic): State<Arc<Sender<Messag
 }
 
 /// Cloning a `Message` clones a reference: the payload is shared by all subscribers.
-async fn serve(socket: WebSocket, topic: Arc<Sender<Message>>, mut subscription: Receiver<Message>) {
+async fn serve(
+    socket: WebSocket,
+    topic: Arc<Sender<Message>>,
+    mut subscription: Receiver<Message>,
+) {
     let (mut sink, mut stream) = socket.split();
     let publish = async {
         while let Some(Ok(message)) = stream.next().await {
@@ -111,7 +118,9 @@ async fn listen(port: u16) -> std::io::Result<()> {
 }
 
 fn usage() -> ! {
-    eprintln!("usage: axum-peer [--port P] [--threads N]   (port 0: any; one thread: the current one)");
+    eprintln!(
+        "usage: axum-peer [--port P] [--threads N]   (port 0: any; one thread: the current one)"
+    );
     std::process::exit(2)
 }
 

@@ -1,0 +1,257 @@
+//! Clients as their makers publish them, unmodified: `centrifuge` (npm), `cent` (PyPI), Chromium.
+//!
+//! `tests/run` installs them.
+
+mod support;
+
+use std::fs;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::Receiver;
+
+use serde_json::{Value, json};
+use support::{DEADLINE, Server, lines, run, websocket::Client};
+
+const SECRET: &str = "a secret of 32 bytes for the tests";
+
+fn scripts() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients")
+}
+
+fn target() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("a folder of target").to_owned()
+}
+
+fn node(script: &str, arguments: &[&str]) -> Command {
+    let installed = scripts().join("node_modules/centrifuge").exists();
+    assert!(installed, "the clients are not installed: run tests/run");
+    let mut command = Command::new("node");
+    command.arg(scripts().join(script)).args(arguments);
+    command
+}
+
+/// The line of JSON that a script prints when all went well.
+fn outcome(command: Command) -> Value {
+    let (status, stdout, stderr) = run(command);
+    assert!(status.success(), "{status}\n{stdout}{stderr}");
+    serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{error}: {stdout}"))
+}
+
+/// The events that a session reports, one line each.
+fn session(address: &str, scenario: &str) -> Vec<Value> {
+    let (status, stdout, stderr) = run(node("session.mjs", &[address, scenario, SECRET]));
+    assert!(status.success(), "{status}\n{stdout}{stderr}");
+    stdout.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
+}
+
+/// What an event says, without what differs from run to run.
+fn event(events: &[Value], name: &str) -> Value {
+    let found = events.iter().find(|event| event["event"] == name);
+    found.unwrap_or_else(|| panic!("no {name}: {events:?}")).clone()
+}
+
+/// A server outside development: tokens decide, and users may use channels.
+fn configured() -> (Server, PathBuf) {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
+        .join(format!("clients-{}.toml", std::process::id()));
+    let text = format!(
+        "shards = 2\n[client]\nallow_anonymous_connect_without_token = true\n\
+         [client.token]\nhmac_secret_key = \"{SECRET}\"\n\
+         [channel.without_namespace]\nallow_subscribe_for_client = true\n\
+         allow_publish_for_subscriber = true\n[http_api]\nkey = \"k\"\n"
+    );
+    fs::write(&path, text).expect("the directory of the tests is there");
+    let name = path.to_str().expect("UTF-8");
+    let mut server = Server::start(&["--config", name], &[]);
+    server.api_key = "k".into();
+    (server, path)
+}
+
+#[test]
+fn node_clients_see_one_order_and_miss_nothing() {
+    let server = Server::dev(&[]);
+    let address = server.address.to_string();
+    let found = outcome(node("order.mjs", &[&address, &server.api_key, "3", "500"]));
+    assert_eq!(found["publications"], 3000);
+    let shards: Vec<_> = found["shards"].as_array().expect("shards").iter().collect();
+    assert!(shards.len() == 2 && shards.iter().all(|n| n.as_u64() > Some(0)), "{found}");
+    let items = &server.info()["metrics"]["items"];
+    assert_eq!(items["frames_encoded"], 3000.0, "{items}");
+    let deliveries = 3000 * found["clients"].as_u64().expect("a number");
+    assert_eq!(items["deliveries"].as_f64(), Some(deliveries as f64), "{items}");
+}
+
+#[test]
+fn a_node_client_in_development() {
+    let server = Server::dev(&[]);
+    let events = session(&server.address.to_string(), "anonymous");
+    let connected = event(&events, "connected");
+    assert_eq!(connected["transport"], "websocket");
+    let publication = event(&events, "publication");
+    assert_eq!(publication["data"], json!({"text": "from node"}));
+    assert_eq!(publication["info"]["client"], connected["client"]);
+    assert_eq!(
+        event(&events, "rpc"),
+        json!({"event": "rpc", "code": 108, "message": "not available"})
+    );
+    assert_eq!(event(&events, "unsubscribed")["code"], 0, "by the client itself");
+    assert_eq!(event(&events, "disconnected")["code"], 0, "by the client itself");
+    assert!(events.iter().all(|event| event["event"] != "error"), "{events:?}");
+    server.wait_until("the end of the client", |info| {
+        info["num_clients"] == 0 && info["num_channels"] == 0
+    });
+}
+
+#[test]
+fn node_clients_with_tokens_and_without() {
+    let (server, path) = configured();
+    let address = server.address.to_string();
+
+    let events = session(&address, "token");
+    let publication = event(&events, "publication");
+    assert_eq!(publication["data"], json!({"text": "signed"}));
+    assert_eq!(publication["info"]["user"], "ann");
+    assert_eq!(publication["info"]["connInfo"], json!({"role": "admin"}));
+
+    let events = session(&address, "expired");
+    let error = event(&events, "error");
+    assert_eq!((&error["type"], &error["code"]), (&json!("connect"), &json!(109)), "{events:?}");
+    event(&events, "asked for a token");
+    event(&events, "connected");
+
+    let events = session(&address, "forged");
+    let closed = event(&events, "disconnected");
+    assert_eq!((&closed["code"], &closed["reason"]), (&json!(3500), &json!("invalid token")));
+
+    let events = session(&address, "denied");
+    let denied = event(&events, "unsubscribed");
+    assert_eq!((&denied["code"], &denied["reason"]), (&json!(103), &json!("permission denied")));
+    assert_eq!(event(&events, "publish")["code"], 103);
+
+    drop(server);
+    fs::remove_file(path).expect("it was written");
+}
+
+/// A session that goes on while the test does something to its server.
+struct Running {
+    child: Child,
+    events: Receiver<String>,
+}
+
+impl Running {
+    fn start(address: &str, scenario: &str) -> Self {
+        let mut command = node("session.mjs", &[address, scenario, SECRET]);
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("node is installed");
+        let events = lines(BufReader::new(child.stdout.take().expect("it is piped")));
+        Self { child, events }
+    }
+
+    /// The next event of this name; others are passed over.
+    fn next(&self, name: &str) -> Value {
+        loop {
+            let line = self.events.recv_timeout(DEADLINE).expect(name);
+            let event: Value = serde_json::from_str(&line).expect("a line of JSON");
+            if event["event"] == name {
+                return event;
+            }
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_node_client_reconnects_after_a_restart() {
+    let server = Server::dev(&[]);
+    let address = server.address.to_string();
+    let session = Running::start(&address, "stay");
+    session.next("subscribed");
+    server.publish("room", &json!("before"));
+    assert_eq!(session.next("publication")["data"], "before");
+    let (status, stderr) = server.stop();
+    assert_eq!(status.code(), Some(0), "{stderr}");
+    let lost = session.next("connecting");
+    assert_eq!((&lost["code"], &lost["reason"]), (&json!(3001), &json!("shutdown")));
+
+    let server = Server::start(&["--dev", "--shards", "2", "--listen", &address], &[]);
+    session.next("connected");
+    session.next("subscribed");
+    server.publish("room", &json!("after"));
+    assert_eq!(session.next("publication")["data"], "after");
+    server.publish("room", &json!("end"));
+    assert_eq!(session.next("disconnected")["code"], 0);
+}
+
+#[test]
+fn a_python_backend_publishes_broadcasts_and_asks() {
+    let server = Server::dev(&[]);
+    let mut reader = Client::subscribed(server.address, "news");
+    let mut other = Client::subscribed(server.address, "news");
+    other.subscribe("sport");
+    let python = target().join("clients/bin/python");
+    assert!(python.exists(), "the clients are not installed: run tests/run");
+    let mut command = Command::new(python);
+    command.arg(scripts().join("backend.py"));
+    command.args([&server.address.to_string(), &server.api_key]);
+    let found = outcome(command);
+    assert_eq!(
+        found,
+        json!({
+            "broadcast": [null, null, null],
+            "num_clients": 2,
+            "num_users": 1,
+            "num_subs": 3,
+            "num_channels": 2,
+            "version": env!("CARGO_PKG_VERSION"),
+            "wrong_key": "CentUnauthorizedError",
+            "unavailable": 108,
+        })
+    );
+    let published = json!({"text": "published", "n": [1, 2.5, null]});
+    assert_eq!(reader.publication(), ("news".into(), json!({"data": published})));
+    assert_eq!(reader.data(), json!({"text": "broadcast"}));
+    let mut reached: Vec<_> = (0..3).map(|_| other.publication().0).collect();
+    reached.sort();
+    assert_eq!(reached, ["news", "news", "sport"]);
+}
+
+#[test]
+fn the_page_works_in_a_browser() {
+    let browser = ["chromium", "chromium-browser", "google-chrome"]
+        .iter()
+        .flat_map(|name| {
+            let path = std::env::var_os("PATH").unwrap_or_default();
+            std::env::split_paths(&path).map(|folder| folder.join(name)).collect::<Vec<_>>()
+        })
+        .find(|path| path.exists())
+        .expect("no Chromium in PATH: run tests/run");
+    let pictures = target().join("screenshots");
+    fs::create_dir_all(&pictures).expect("the target folder is ours");
+    let picture = pictures.join("page.png");
+    let server = Server::dev(&[]);
+    let address = server.address.to_string();
+    let arguments = [
+        browser.to_str().expect("UTF-8"),
+        &address,
+        &server.api_key,
+        picture.to_str().expect("UTF-8"),
+    ];
+    let found = outcome(node("page.mjs", &arguments));
+    assert_eq!(found["errors"], json!([]), "{found}");
+    assert_eq!(found["answer"], json!({"result": {}}));
+    assert_eq!(found["state"], "connected");
+    assert_eq!(found["client"].as_str().map(str::len), Some(36), "a UUID");
+    let newest_first = ["and once more", "and again", "from the page", "from the backend <b>"];
+    assert_eq!(found["messages"], json!(newest_first));
+    let latency = found["latency"].as_str().and_then(|text| text.strip_suffix(" ms"));
+    assert!(latency.is_some_and(|ms| ms.parse::<f64>().is_ok()), "{found}");
+    assert!(found["curl"].as_str().is_some_and(|text| text.contains(&server.api_key)), "{found}");
+    assert_eq!(found["narrow"], 400, "nothing stands out at the width of a phone");
+    assert!(fs::metadata(&picture).is_ok_and(|picture| picture.len() > 10_000));
+}

@@ -1,0 +1,147 @@
+//! The program as its operator meets it: what it says when it cannot start, and how it ends.
+
+mod support;
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::json;
+use support::{Server, run, serve, websocket::Client};
+
+/// Runs a server that must refuse to start: what it says.
+fn refusal(command: Command) -> String {
+    let (status, stdout, stderr) = run(command);
+    assert_eq!(status.code(), Some(1), "{stdout}{stderr}");
+    assert_eq!(stdout, "", "stdout is for servers that listen");
+    stderr
+}
+
+fn assert_says(text: &str, words: &[&str]) {
+    for word in words {
+        assert!(text.contains(word), "{word:?} is missing: {text}");
+    }
+}
+
+/// A file of this test process's own.
+fn file(name: &str, text: &str) -> PathBuf {
+    let path =
+        PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{name}", std::process::id()));
+    fs::write(&path, text).expect("the directory of the tests is there");
+    path
+}
+
+/// The command in a shell that first does `limits`.
+fn limited(limits: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("{limits} && exec \"$0\" serve --listen 127.0.0.1:0 \"$@\"")]);
+    command.arg(env!("CARGO_BIN_EXE_tiderace")).args(arguments);
+    command
+}
+
+#[test]
+fn without_secrets_it_says_what_to_set() {
+    let said = refusal(serve(&[], &[]));
+    assert_says(
+        &said,
+        &[
+            "nobody could use this server",
+            "TIDERACE_CLIENT_TOKEN_HMAC_SECRET_KEY=",
+            "TIDERACE_HTTP_API_KEY=",
+            "tiderace serve --dev",
+        ],
+    );
+}
+
+#[test]
+fn a_port_in_use_is_named() {
+    let other = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = other.local_addr().expect("it is bound").port();
+    let said = refusal(serve(&["--dev", "--listen", &format!("127.0.0.1:{port}")], &[]));
+    assert_says(
+        &said,
+        &[&format!("cannot listen on 127.0.0.1:{port}: another process"), "ss -ltnp"],
+    );
+    // A server of ours is another process too: its port is not shared.
+    let server = Server::dev(&[]);
+    let address = server.address.to_string();
+    let said = refusal(serve(&["--dev", "--listen", &address], &[]));
+    assert_says(&said, &[&format!("cannot listen on {address}")]);
+}
+
+#[test]
+fn a_wrong_setting_is_named_with_its_place() {
+    let path = file("wrong.toml", "[client]\nping_interval = \"25s\"\npong_timeout = 8\n");
+    let name = path.to_str().expect("UTF-8");
+    let said = refusal(serve(&["--dev", "--config", name], &[]));
+    assert_says(&said, &[&format!("{name}:3:"), "client.pong_timeout", "\"25s\""]);
+    let misspelt = file("misspelt.yaml", "client:\n  ping_intervall: 25s\n");
+    let name = misspelt.to_str().expect("UTF-8");
+    let said = refusal(serve(&["--dev", "--config", name], &[]));
+    assert_says(&said, &[&format!("{name}:2:"), "ping_intervall", "ping_interval"]);
+    let said = refusal(serve(&["--dev"], &[("TIDERACE_CLIENT_CHANNEL_LIMIT", "many")]));
+    assert_says(
+        &said,
+        &["TIDERACE_CLIENT_CHANNEL_LIMIT", "a whole number from 1 to 65536", "many"],
+    );
+    for path in [path, misspelt] {
+        fs::remove_file(path).expect("it was written");
+    }
+}
+
+#[test]
+fn development_mode_stays_on_this_machine() {
+    for address in ["0.0.0.0:0", "[::]:0"] {
+        let said = refusal(serve(&["--dev", "--listen", address], &[]));
+        assert_says(&said, &["--dev", "this machine only", "127.0.0.1"]);
+    }
+}
+
+#[test]
+fn too_small_limits_are_explained() {
+    let said = refusal(limited("ulimit -n 64", &["--dev", "--shards", "2"]));
+    assert_says(&said, &["open files", "64 are allowed", "ulimit -Hn", "LimitNOFILE="]);
+    // Locked memory is limited for those only who lack the right to lock any amount.
+    let mut unprivileged = Command::new("setpriv");
+    unprivileged.args(["--bounding-set", "-ipc_lock", "--inh-caps", "-ipc_lock"]);
+    let limits = limited("ulimit -l 64", &["--dev", "--shards", "2"]);
+    if rustix::process::geteuid().is_root() {
+        unprivileged.arg(limits.get_program()).args(limits.get_args());
+    } else {
+        unprivileged = limits;
+    }
+    let said = refusal(unprivileged);
+    assert_says(&said, &["2 shards", "locked memory", "64 KiB are allowed", "LimitMEMLOCK="]);
+}
+
+#[test]
+fn a_terminated_server_closes_its_clients_and_succeeds() {
+    let server = Server::dev(&[]);
+    let clients: Vec<_> = (0..10).map(|_| Client::subscribed(server.address, "c")).collect();
+    server.publish("c", &json!("last"));
+    server.terminate();
+    for mut client in clients {
+        assert_eq!(client.data(), "last", "what was acknowledged is delivered");
+        assert_eq!(client.closed(), (3001, "shutdown".into()));
+    }
+    let (status, stderr) = server.wait();
+    assert_eq!(status.code(), Some(0), "{stderr}");
+    assert!(stderr.contains("shutting down"), "{stderr}");
+    let (status, _) = Server::start(&["--dev"], &[]).stop();
+    assert_eq!(status.code(), Some(0), "one shard per CPU and nobody connected");
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let server = Server::dev(&[]);
+    let client = Client::connect(server.address);
+    server.terminate();
+    // The close frame came, so the first signal was seen; the stream stays open, so the server waits.
+    let (code, stream) = client.closed_unanswered();
+    assert_eq!(code, 3001);
+    server.terminate();
+    let (status, stderr) = server.wait();
+    assert_eq!(status.code(), Some(130), "{stderr}");
+    drop(stream);
+}
