@@ -262,6 +262,7 @@ impl Core {
     ) {
         let Some(gather) = self.gathers.get(index, generation) else { return };
         gather.missing -= 1;
+        self.counters.publications_refused += u64::from(matches!(answer, HomeAnswer::Failed(_)));
         match (&mut gather.parts, answer) {
             (Parts::Publish(outcome), answer) => *outcome = Some(outcome_of(&answer)),
             (Parts::Broadcast(outcomes), answer) => {

@@ -48,7 +48,7 @@ impl Core {
         let unfilled = connection.writer.unfilled();
         let Session::Http(http) = &mut connection.session else { return false };
         if http.last {
-            self.discard(conn, input.len());
+            self.discard(now, conn, input.len());
             return false;
         }
         let limits =
@@ -171,14 +171,12 @@ impl Core {
         status: u16,
         body: &[u8],
     ) {
-        let Some(connection) = self.slots.get(conn).filter(|c| c.is_open()) else { return };
         let mut out = Vec::with_capacity(body.len() + 160);
         http::write_response(&mut out, status, JSON, &[], body, keep_alive);
-        connection.writer.fill(place, out);
+        self.fill(conn, place, out);
+        let Some(connection) = self.slots.get(conn) else { return };
         let last = matches!(&connection.session, Session::Http(http) if http.last);
-        let done = last && connection.writer.unfilled() == 0;
-        self.mark(conn.slot);
-        if done {
+        if last && connection.writer.unfilled() == 0 {
             self.close(now, conn, close::NORMAL);
         }
     }

@@ -159,14 +159,13 @@ impl Core {
                 let text = session.answered(now, &self.process.settings.policy, command, answer);
                 let mut framed = Vec::with_capacity(text.len() + 4);
                 write_frame(&mut framed, Opcode::Text, &text);
-                connection.writer.fill(place, framed);
                 if answer == Answer::Connected {
                     connection.connected = true;
                     self.clients += 1;
                     self.anonymous_clients += u64::from(!connection.registered);
                     self.wheel.set(conn.slot, session.deadline_ms());
                 }
-                self.mark(conn.slot);
+                self.fill(conn, place, framed);
             }
             Session::Handler { handler, commands, .. } => {
                 let mut effects = Vec::new();
@@ -181,16 +180,31 @@ impl Core {
 
     /// Queues bytes of this connection alone, or closes it if too many wait already.
     pub(super) fn queue(&mut self, conn: ConnRef, write: impl FnOnce(&mut Vec<u8>)) {
+        if self.has_room(conn) {
+            self.slots.at(conn.slot).writer.push_own(write);
+            self.mark(conn.slot);
+        }
+    }
+
+    /// Puts an answer into its place, or closes the connection if too many bytes wait already.
+    pub(super) fn fill(&mut self, conn: ConnRef, place: u32, answer: Vec<u8>) {
+        if self.has_room(conn) {
+            self.slots.at(conn.slot).writer.fill(place, answer);
+            self.mark(conn.slot);
+        }
+    }
+
+    /// Whether an open connection may be queued something; one that may not will be closed.
+    fn has_room(&mut self, conn: ConnRef) -> bool {
         let Some(connection) = self.slots.get(conn).filter(|c| c.is_open() && !c.slow) else {
-            return;
+            return false;
         };
-        if connection.writer.queued_bytes() > self.process.settings.queue_bytes_max {
+        let room = connection.writer.queued_bytes() <= self.process.settings.queue_bytes_max;
+        if !room {
             connection.slow = true;
             self.slow.push(conn);
-            return;
         }
-        connection.writer.push_own(write);
-        self.mark(conn.slot);
+        room
     }
 
     /// A connection's deadline has come.

@@ -13,7 +13,7 @@ use super::{faults::Mutation, random::Random};
 pub struct Links {
     shards: usize,
     /// Messages that one link holds.
-    capacity: usize,
+    pub capacity: usize,
     queues: Vec<VecDeque<LinkMessage>>,
     mutation: Option<Mutation>,
     random: Random,
