@@ -13,12 +13,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("sys", &["limits"]),
     // Pure: bytes, tokens, sessions, truth, and the core that joins them.
     ("codec", &["close", "limits"]),
+    ("frame", &["codec"]),
     ("auth", &["limits"]),
-    ("protocol", &["auth", "close", "limits"]),
-    ("hub", &["protocol", "limits"]),
+    ("protocol", &["codec", "auth", "close", "limits"]),
+    ("hub", &["protocol", "codec", "frame", "limits", "metrics"]),
     ("api", &["protocol", "hub", "codec", "auth", "close", "limits", "metrics"]),
     ("broker", &["protocol", "hub", "limits"]),
-    ("core", &["codec", "protocol", "hub", "auth", "api", "close", "limits", "metrics"]),
+    ("core", &["codec", "frame", "protocol", "hub", "auth", "api", "close", "limits", "metrics"]),
     // Impure: one core, the process, the program.
     ("shard", &["core", "sys", "limits", "metrics", "config"]),
     (
@@ -35,7 +36,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 ];
 
 /// Modules that decide: the simulation runs them, so they may not reach for the world.
-const PURE: &[&str] = &["codec", "auth", "protocol", "hub", "core"];
+const PURE: &[&str] = &["codec", "frame", "auth", "protocol", "hub", "core"];
 
 /// What a pure module must not mention.
 const IMPURE: &[&str] = &[

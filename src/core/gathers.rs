@@ -246,7 +246,7 @@ impl Core {
     }
 
     fn finish_gather(&mut self, now: Now, asker: Asker, parts: Parts) {
-        let refused = |outcome: &Outcome| matches!(outcome, Outcome::Failed(error) if *error == ErrorCode::TOO_MANY_REQUESTS);
+        let refused = |outcome: &Outcome| *outcome == Outcome::Failed(ErrorCode::TOO_MANY_REQUESTS);
         let lost = Outcome::Failed(ErrorCode::INTERNAL);
         match (asker, parts) {
             (Asker::Http { conn, place, keep_alive }, Parts::Publish(outcome)) => {

@@ -657,7 +657,8 @@ mod tests {
         assert_eq!(
             String::from_utf8(reply).unwrap(),
             format!(
-                r#"{{"id":5,"connect":{{"client":"{CLIENT}","version":"1.0","ping":25,"pong":true,"node":"n1"}}}}"#
+                "{{\"id\":5,\"connect\":{{\"client\":\"{CLIENT}\",\"version\":\"1.0\",\"ping\":25,\
+                 \"pong\":true,\"node\":\"n1\"}}}}"
             )
         );
 
