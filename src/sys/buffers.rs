@@ -92,9 +92,9 @@ impl Buffers {
     pub(super) fn bytes_mut(&mut self, id: u16, bytes: u32) -> &mut [u8] {
         assert!(self.held[usize::from(id)], "these bytes were given back");
         assert!(bytes <= self.buffer_bytes, "more bytes than a buffer has");
-        // SAFETY: `held` says that the kernel does not have this buffer, so nothing writes to it; `&mut self` excludes a
-        // second slice; id < count (index above) and bytes <= buffer_bytes keep it inside the mapping, which is
-        // initialised (zeroed by the kernel).
+        // SAFETY: `held` says that the kernel does not have this buffer, so nothing writes to it;
+        // `&mut self` excludes a second slice; id < count (index above) and bytes <= buffer_bytes
+        // keep it inside the mapping, which is initialised (zeroed by the kernel).
         unsafe {
             let start = self.data.start.as_ptr().add(usize::from(id) * self.buffer_bytes as usize);
             std::slice::from_raw_parts_mut(start, bytes as usize)
