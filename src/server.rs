@@ -21,7 +21,7 @@ use crate::{
     config::Config,
     core::{Outcome, OutsideAnswer, OutsideCall, Process, Route, Settings},
     hub::HashKey,
-    limits::{LINK_ENTRIES, REFUSALS_IN_FLIGHT_MAX, SHARDS_MAX},
+    limits::{LINK_ENTRIES, SHARDS_MAX},
     protocol::{
         Name, Now, Payload,
         centrifuge::{ChannelRules, Policy},
@@ -35,8 +35,6 @@ use crate::{
 const MAILBOX_COMMANDS: usize = 16_384;
 /// Connections that the kernel completed and a shard has not accepted yet.
 const LISTEN_BACKLOG: i32 = 16_384;
-/// Descriptors that are not connections: rings, listeners, eventfds, standard streams.
-const SPARE_DESCRIPTORS: usize = 128;
 /// A shard that makes no turn for so long stands still for good.
 const STALL: Duration = Duration::from_secs(10);
 /// What glommio registers for its own rings, of which tiderace uses none: its default is 10 MiB.
@@ -145,14 +143,20 @@ impl Builder {
             shards,
             connections: AtomicUsize::new(0),
             started: Now { monotonic_ms: 0, unix_s: unix.as_secs() },
-            settings: settings(self.config, self.page, self.routes, uid.clone()),
+            settings: settings(self.config, self.page, self.routes, uid.clone(), shards),
             uid,
         }
     }
 }
 
 /// The configuration in the units of the core.
-fn settings(config: Config, page: Option<&str>, routes: Vec<Route>, uid: String) -> Settings {
+fn settings(
+    config: Config,
+    page: Option<&str>,
+    routes: Vec<Route>,
+    uid: String,
+    shards: usize,
+) -> Settings {
     let client = config.client;
     let channel = &config.channel.without_namespace;
     let ms = |duration: Duration| duration.as_millis() as u64;
@@ -161,7 +165,7 @@ fn settings(config: Config, page: Option<&str>, routes: Vec<Route>, uid: String)
     });
     let api_key = config.http_api.key.as_ref().map(|key| key.expose().to_owned());
     let page = page.map(|html| html.replace("{{API_KEY}}", &script_text(api_key.as_deref())));
-    let reserved = SPARE_DESCRIPTORS + REFUSALS_IN_FLIGHT_MAX;
+    let reserved = requirements::reserved_descriptors(shards);
     let open_files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     let open_files = open_files.map_or(usize::MAX, |limit| limit as usize);
     let descriptors = open_files.saturating_sub(reserved);

@@ -52,7 +52,7 @@ const ADDRESSES: &[&str] = &["IpAddr", "Ipv4Addr", "Ipv6Addr", "SocketAddr"];
 const EMPTY_WORDS: &[&str] = &["manager", "utils", "util", "helper", "helpers"];
 
 const LINES_MAX: usize = 700;
-const COLUMNS_MAX: usize = 110;
+const COLUMNS_MAX: usize = 120;
 
 /// A source file, its path relative to `src`.
 struct Source<'a> {
