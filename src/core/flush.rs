@@ -62,6 +62,7 @@ pub struct Flush {
 impl Core {
     /// Carries out what the turn decided.
     pub fn flush(&mut self, now: Now, shell: &mut impl Shell) -> Flush {
+        self.tell_handlers(now);
         let publications_left = self.publish_share(now);
         let mut link_full = self.flush_links(shell);
         self.seal_all();
@@ -81,6 +82,7 @@ impl Core {
         self.flush_sends(shell);
         Flush {
             more: publications_left
+                || !self.handler_answers.is_empty()
                 || !self.dirty.is_empty()
                 || !self.operations.is_empty()
                 || self.is_closing_all(),

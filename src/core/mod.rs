@@ -45,7 +45,7 @@ use crate::{
     hub::{Congestion, ConnRef, FromHome, Home, HomeAnswer, Local, ReplyTo, ShardId, ToHome},
     limits::REFUSALS_IN_FLIGHT_MAX,
     metrics::{Counters, Counts},
-    protocol::{Effect, Now},
+    protocol::{Answer, Effect, Now},
 };
 
 /// Why a receive ended.
@@ -82,6 +82,9 @@ pub struct Core {
     to_self: VecDeque<ToHome>,
     from_self: VecDeque<FromHome>,
     home_out: Vec<(ShardId, FromHome)>,
+    /// Answers to what handlers asked while they were told an answer.
+    handler_answers: VecDeque<(ConnRef, u32, Answer)>,
+    telling_handler: bool,
     /// What backends publish, in order, as far as this turn's share was used up.
     later: VecDeque<(ShardId, ToHome)>,
     /// Channels that this turn may still publish to for backends.
@@ -116,6 +119,8 @@ impl Core {
             to_self: VecDeque::new(),
             from_self: VecDeque::new(),
             home_out: Vec::new(),
+            handler_answers: VecDeque::new(),
+            telling_handler: false,
             later: VecDeque::new(),
             share: gathers::CHANNELS_PER_TURN,
             effects: Vec::new(),

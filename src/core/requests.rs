@@ -167,14 +167,34 @@ impl Core {
                 }
                 self.fill(conn, place, framed);
             }
-            Session::Handler { handler, commands, .. } => {
-                let mut effects = Vec::new();
-                let connection = connection_ref(self.shard, conn);
-                let mut context = Context::new(&mut effects, connection, commands);
-                handler.answered(command, answer, &mut context);
-                self.run(now, conn, &mut effects);
+            Session::Handler { .. } if self.telling_handler => {
+                self.handler_answers.push_back((conn, command, answer));
             }
+            Session::Handler { .. } => self.tell_handler(now, conn, command, answer),
             Session::Http(_) | Session::Closing { .. } | Session::None => {}
+        }
+    }
+
+    /// Tells a handler what became of its request, at the place in the connection's order where that
+    /// happened.
+    fn tell_handler(&mut self, now: Now, conn: ConnRef, command: u32, answer: Answer) {
+        let Some(connection) = self.slots.get(conn) else { return };
+        let Session::Handler { handler, commands, .. } = &mut connection.session else { return };
+        let mut effects = Vec::new();
+        let name = connection_ref(self.shard, conn);
+        handler.answered(command, answer, &mut Context::new(&mut effects, name, commands));
+        self.telling_handler = true;
+        self.run(now, conn, &mut effects);
+        self.telling_handler = false;
+    }
+
+    /// Gives the answers to what handlers asked while they were told an answer: one that repeats what
+    /// is refused at once keeps its shard busy, but not from working.
+    pub(super) fn tell_handlers(&mut self, now: Now) {
+        for _ in 0..self.handler_answers.len() {
+            let Some((conn, command, answer)) = self.handler_answers.pop_front() else { return };
+            self.tell_handler(now, conn, command, answer);
+            self.settle(now);
         }
     }
 

@@ -11,6 +11,7 @@ use super::{
     oracle::{name, number},
     scene::Scene,
     settings::Shape,
+    wire,
 };
 
 fn subscribe(id: usize, channel: &str) -> String {
@@ -241,4 +242,26 @@ fn a_drain_delivers_what_stands_behind_an_unanswered_command() {
     let heard = scene.hear(reader);
     assert!(heard.len() == 2 && heard[0].contains("\"data\":7"), "{heard:?}");
     assert_eq!(heard[1], "close 3001");
+}
+
+/// A handler that repeats what is refused at once keeps its shard busy, but not from working.
+#[test]
+fn a_handler_that_asks_again_and_again_starves_nobody() {
+    let mut scene = Scene::new(Shape::roomy(1));
+    let stubborn = scene.open(0);
+    scene.say(stubborn, wire::upgrade("/stubborn"));
+    scene.rest();
+    scene.hear(stubborn);
+    scene.world.cores[0].drain_begin();
+    scene.tell(stubborn, "begin");
+    for _ in 0..20 {
+        scene.world.turn(0, false);
+    }
+    let refused = scene.world.cores[0].counts().counters.publications_refused;
+    assert!((3..1_000).contains(&refused), "once a flush: {refused}");
+    scene.world.cores[0].drain_close();
+    for _ in 0..20 {
+        scene.world.turn(0, false);
+    }
+    assert_eq!(scene.hear(stubborn), ["close 1001"]);
 }

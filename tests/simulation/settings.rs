@@ -16,7 +16,10 @@ use tiderace::{
     },
 };
 
-use super::{plain::Relay, random::Random};
+use super::{
+    plain::{Relay, Stubborn},
+    random::Random,
+};
 
 const SECRET: &str = "secret";
 
@@ -106,10 +109,13 @@ pub fn process(
         api_enabled: true,
         health_enabled: true,
         page: None,
-        routes: vec![Route {
-            path: "/relay".to_owned(),
-            handler: Arc::new(move || Box::new(Relay::new(&alive))),
-        }],
+        routes: vec![
+            Route {
+                path: "/relay".to_owned(),
+                handler: Arc::new(move || Box::new(Relay::new(&alive))),
+            },
+            Route { path: "/stubborn".to_owned(), handler: Arc::new(|| Box::new(Stubborn)) },
+        ],
         node_name: "simulated".to_owned(),
         process_stats: |_| ProcessStats::default(),
     };
