@@ -116,7 +116,6 @@ impl Builder {
             completion_entries: 16_384,
             receive_buffers: self.config.engine.receive_buffers,
             receive_buffer_bytes: self.config.engine.receive_buffer_bytes,
-            direct_descriptors: None,
         };
         let shutdown_timeout = self.config.shutdown.timeout;
         let process = Arc::new(self.process(shards));
