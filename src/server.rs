@@ -141,6 +141,7 @@ impl Builder {
             key: HashKey(half(0), half(8)),
             shards,
             connections: AtomicUsize::new(0),
+            refusals: AtomicUsize::new(0),
             started: Now { monotonic_ms: 0, unix_s: unix.as_secs() },
             settings: settings(self.config, self.page, self.routes, uid.clone(), shards),
             uid,

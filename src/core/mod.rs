@@ -26,7 +26,7 @@ pub use settings::{Process, Route, Settings};
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
 };
 
 use rand_chacha::{ChaCha12Rng, rand_core::SeedableRng};
@@ -43,7 +43,6 @@ use self::{
 use crate::{
     close,
     hub::{Congestion, ConnRef, FromHome, Home, HomeAnswer, Local, ReplyTo, ShardId, ToHome},
-    limits::REFUSALS_IN_FLIGHT_MAX,
     metrics::{Counters, Counts},
     protocol::{Answer, Effect, Now},
 };
@@ -135,21 +134,21 @@ impl Core {
 
     /// A connection was accepted. `None`: there is no place for it, not even to refuse it.
     pub fn accepted(&mut self, now: Now) -> Option<ConnRef> {
-        let limit = self.process.settings.connections_max;
-        let before = self.process.connections.fetch_add(1, Ordering::Relaxed);
-        if before >= limit + REFUSALS_IN_FLIGHT_MAX {
-            self.process.connections.fetch_sub(1, Ordering::Relaxed);
+        let admitted = !self.drain.has_begun() && self.process.admit();
+        if !admitted {
             self.counters.connections_refused += 1;
-            return None;
+            if !self.process.admit_refusal() {
+                return None;
+            }
         }
         let conn = self.slots.take();
         let deadline_ms = now.monotonic_ms + self.process.settings.request_timeout_ms;
         let connection = self.slots.at(conn.slot);
-        let refused = before >= limit || self.drain.has_begun();
+        connection.admitted = admitted;
         let reader = crate::codec::http::Reader::new();
-        connection.session = Session::Http(Http { reader, deadline_ms, refused, last: false });
+        connection.session =
+            Session::Http(Http { reader, deadline_ms, refused: !admitted, last: false });
         self.counters.connections_accepted += 1;
-        self.counters.connections_refused += u64::from(refused);
         self.wheel.set(conn.slot, deadline_ms);
         self.arm_receive(conn);
         Some(conn)
@@ -220,9 +219,9 @@ impl Core {
     pub fn released(&mut self, conn: ConnRef) {
         let Some(connection) = self.slots.get(conn) else { return };
         connection.operations -= 1;
+        self.process.left(connection.admitted);
         self.wheel.clear(conn.slot);
         self.slots.release(conn.slot);
-        self.process.connections.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// A message arrived over the link from another shard.

@@ -124,6 +124,7 @@ pub fn process(
         shards: shape.shards,
         settings,
         connections: AtomicUsize::default(),
+        refusals: AtomicUsize::default(),
         started: now,
         uid: "simulated".to_owned(),
     })
@@ -131,5 +132,5 @@ pub fn process(
 
 /// Open connections of the process.
 pub fn connections(process: &Process) -> usize {
-    process.connections.load(Ordering::Relaxed)
+    process.connections.load(Ordering::Relaxed) + process.refusals.load(Ordering::Relaxed)
 }
