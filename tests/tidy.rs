@@ -10,6 +10,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("close", &[]),
     ("metrics", &["limits", "close"]),
     ("config", &["limits"]),
+    // A client of servers, ours and others': it shares nothing with the server but bytes on the wire.
+    ("watch", &["codec", "limits"]),
     ("sys", &["limits"]),
     // Pure: bytes, tokens, sessions, truth, and the core that joins them.
     ("codec", &["close", "limits"]),
@@ -29,7 +31,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("error", &["config", "limits"]),
-    ("cli", &["server", "config", "sys", "limits", "error"]),
+    ("cli", &["server", "config", "sys", "limits", "error", "watch"]),
     ("lib", &["server", "config", "close", "limits", "error"]),
     ("main", &["cli"]),
 ];

@@ -121,7 +121,9 @@ impl Centrifuge {
                 self.publish(channel, oracle, random),
                 self.unsubscribe(channel),
             ],
-            10 => (0..random.between(2, 40)).map(|_| self.publish(channel, oracle, random)).collect(),
+            10 => {
+                (0..random.between(2, 40)).map(|_| self.publish(channel, oracle, random)).collect()
+            }
             _ => vec![self.publish(channel, oracle, random)],
         }
     }

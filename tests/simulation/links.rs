@@ -20,17 +20,17 @@ pub struct Links {
 }
 
 impl Links {
-    pub fn new(
-        shards: usize,
-        capacity: usize,
-        mutation: Option<Mutation>,
-        random: Random,
-    ) -> Self {
+    pub fn new(shards: usize, capacity: usize, mutation: Option<Mutation>, random: Random) -> Self {
         let queues = (0..shards * shards).map(|_| VecDeque::new()).collect();
         Self { shards, capacity, queues, mutation, random }
     }
 
-    pub fn push(&mut self, from: usize, to: usize, message: LinkMessage) -> Result<(), LinkMessage> {
+    pub fn push(
+        &mut self,
+        from: usize,
+        to: usize,
+        message: LinkMessage,
+    ) -> Result<(), LinkMessage> {
         assert_ne!(from, to, "a shard has no link to itself");
         let queue = &mut self.queues[from * self.shards + to];
         if queue.len() >= self.capacity {
