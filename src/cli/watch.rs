@@ -27,7 +27,7 @@ const EXIT_UNAUTHORIZED: u8 = 77;
 /// The command is run by `sh -c`, in a process group of its own, and finds in its environment:
 /// TIDERACE_WAKE_URL and TIDERACE_WAKE_TOKEN (where and with what to join), TIDERACE_WAKE_SESSION_ID
 /// (empty if the wake names no session) and TIDERACE_WAKE_DEVICE_WAIT_MS (how long to wait there for a
-/// viewer). While it runs, nothing is watched; when it has ended, however, the device is dormant again.
+/// viewer). While it runs, nothing is watched; when it has ended, in whatever way, the device watches again.
 /// What it prints goes to stderr: stdout tells the agent's state, a line each.
 ///
 /// SIGINT and SIGTERM are passed on to a running command and end the agent after it; a second one kills

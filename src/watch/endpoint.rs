@@ -4,7 +4,7 @@
 
 use std::fmt::{self, Write};
 
-use http::Uri;
+use tungstenite::http::Uri;
 
 /// Sent with every watch.
 pub const PROTOCOL_VERSION: &str = "2.3.0";

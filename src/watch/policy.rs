@@ -166,7 +166,7 @@ impl Policy {
 
     fn jittered(&self, delay: Duration, random: u64) -> Duration {
         let nanoseconds_max = u64::try_from(self.jitter_max.as_nanos()).unwrap_or(u64::MAX);
-        let share = u128::from(random) * u128::from(nanoseconds_max) >> 64;
+        let share = (u128::from(random) * u128::from(nanoseconds_max)) >> 64;
         // A share of a number of 64 bits is one of at most 64 bits.
         delay + Duration::from_nanos(share as u64)
     }
