@@ -175,7 +175,7 @@ impl Core {
                 handler.answered(command, answer, &mut context);
                 self.run(now, conn, &mut effects);
             }
-            Session::Http(_) | Session::Closing { .. } | Session::None => {}
+            Session::Http(_) | Session::Watch(_) | Session::Closing { .. } | Session::None => {}
         }
     }
 
@@ -208,6 +208,7 @@ impl Core {
                 self.run(now, conn, &mut effects);
             }
             Session::Http(_) => self.request_timed_out(now, conn),
+            Session::Watch(_) => self.watch_due(now, conn),
             Session::Handler { .. } | Session::Closing { .. } | Session::None => {}
         }
     }

@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use tiderace::{
-    core::{Core, How, LinkMessage, OutsideAnswer, OutsideCall, Outcome, Process, Shell},
+    core::{Core, How, LinkMessage, Lookup, Outcome, OutsideAnswer, OutsideCall, Process, Shell},
     frame::Segment,
     hub::{ConnRef, ShardId},
     limits::SEGMENT_BYTES_MAX,
@@ -57,6 +57,10 @@ impl Shell for Hands<'_> {
 
     fn push(&mut self, to: ShardId, message: LinkMessage) -> Result<(), LinkMessage> {
         self.links.push(self.shard, usize::from(to), message)
+    }
+
+    fn look_up(&mut self, _: Lookup) -> bool {
+        false
     }
 
     fn links_flushed(&mut self) {}
@@ -201,7 +205,12 @@ impl World {
         let bound = self.process.settings.queue_bytes_max + SEGMENT_BYTES_MAX;
         for socket in self.kernels[shard].sockets.values() {
             let operations = self.cores[shard].operations_of(socket.conn);
-            assert_eq!(operations.map(usize::from), Some(socket.outstanding()), "{:?}", socket.conn);
+            assert_eq!(
+                operations.map(usize::from),
+                Some(socket.outstanding()),
+                "{:?}",
+                socket.conn
+            );
             let queued = self.cores[shard].queued_bytes_of(socket.conn).expect("it exists");
             assert!(queued <= bound, "{queued} bytes wait for {:?}", socket.conn);
         }
