@@ -18,18 +18,18 @@ const ANSWER_BYTES_MAX: u64 = 64 << 10;
 
 /// Where to ask.
 #[derive(Clone, Debug)]
-pub struct Endpoint {
+pub(crate) struct Endpoint {
     /// The URL; its answer to a `GET` with the token is the device, in the words of `device-info`.
-    pub url: String,
+    pub(crate) url: String,
     /// Time for one answer, from the connection to the last byte.
-    pub timeout: Duration,
+    pub(crate) timeout: Duration,
 }
 
 /// Starts the threads. They end when the last shard has dropped its end of `lookups`.
 ///
 /// # Errors
 /// When the system has no threads left.
-pub fn start(
+pub(crate) fn start(
     endpoint: &Endpoint,
     lookups: &Receiver<(ShardId, Lookup)>,
     mailboxes: &[Mailbox],

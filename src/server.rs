@@ -22,7 +22,7 @@ use crate::{
     config::{self, Config},
     core::{Outcome, OutsideAnswer, OutsideCall, Process, Route, Settings, WatchSettings},
     hub::HashKey,
-    limits::{LINK_ENTRIES, LOOKUPS_IN_FLIGHT_MAX, REFUSALS_IN_FLIGHT_MAX, SHARDS_MAX},
+    limits::{LINK_ENTRIES, LOOKUPS_IN_FLIGHT_MAX, SHARDS_MAX},
     protocol::{
         Name, Now, Payload,
         centrifuge::{ChannelRules, Policy},
@@ -36,8 +36,6 @@ use crate::{
 const MAILBOX_COMMANDS: usize = 16_384;
 /// Connections that the kernel completed and a shard has not accepted yet.
 const LISTEN_BACKLOG: i32 = 16_384;
-/// Descriptors that are not connections: rings, listeners, eventfds, standard streams.
-const SPARE_DESCRIPTORS: usize = 128;
 /// A shard that makes no turn for so long stands still for good.
 const STALL: Duration = Duration::from_secs(10);
 /// Milliseconds that an HTTP connection may wait between requests, at least.
@@ -154,7 +152,7 @@ impl Builder {
             shards,
             connections: AtomicUsize::new(0),
             started: Now { monotonic_ms: 0, unix_s: unix.as_secs() },
-            settings: settings(self.config, watch, self.page, self.routes, uid.clone()),
+            settings: settings(self.config, watch, self.page, self.routes, uid.clone(), shards),
             uid,
         })
     }
@@ -199,6 +197,7 @@ fn settings(
     page: Option<&str>,
     routes: Vec<Route>,
     uid: String,
+    shards: usize,
 ) -> Settings {
     let client = config.client;
     let channel = &config.channel.without_namespace;
@@ -208,7 +207,7 @@ fn settings(
     });
     let api_key = config.http_api.key.as_ref().map(|key| key.expose().to_owned());
     let page = page.map(|html| html.replace("{{API_KEY}}", &script_text(api_key.as_deref())));
-    let reserved = SPARE_DESCRIPTORS + REFUSALS_IN_FLIGHT_MAX;
+    let reserved = requirements::reserved_descriptors(shards);
     let open_files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     let open_files = open_files.map_or(usize::MAX, |limit| limit as usize);
     let descriptors = open_files.saturating_sub(reserved);
@@ -263,10 +262,12 @@ fn script_text(key: Option<&str>) -> String {
     quoted[1..quoted.len() - 1].replace('<', "\\u003c")
 }
 
-/// What the process uses now; CPU is left to those who measure over an interval.
-fn process_stats() -> ProcessStats {
-    let rss_bytes = cpu::resident_bytes(std::process::id()).unwrap_or(0);
-    ProcessStats { cpu_percent: 0.0, rss_bytes }
+/// What the process uses: resident memory now, CPU on average since its start.
+fn process_stats(uptime: Duration) -> ProcessStats {
+    let own = std::process::id();
+    let rss_bytes = cpu::resident_bytes(own).unwrap_or(0);
+    let seconds = cpu::process_seconds(own).unwrap_or(0.0);
+    ProcessStats { cpu_percent: 100.0 * seconds / uptime.as_secs_f64().max(0.001), rss_bytes }
 }
 
 fn node_name() -> String {

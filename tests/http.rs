@@ -185,7 +185,7 @@ fn old_and_careful_clients_are_served() {
 
 #[test]
 fn a_request_that_does_not_end_times_out() {
-    let server = Server::dev(&[("TIDERACE_CLIENT_STALE_CLOSE_DELAY", "300ms")]);
+    let server = Server::dev(&[("TIDERACE_CLIENT_STALE_CLOSE_DELAY", "1s")]);
     let mut half = Connection::open(server.address);
     half.send(b"POST /api/publish HTTP/1.1\r\nHost: t\r\nContent-Le");
     let response = half.response();

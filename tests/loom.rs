@@ -1,4 +1,5 @@
-//! All interleavings of the sleep handshake: no order of memory loses a wake, and without the fences one does.
+//! All interleavings of the sleep handshake: no order of memory loses a wake, and without the
+//! fences one does.
 
 #![expect(unreachable_pub, reason = "the file under test is a module of the library")]
 
@@ -63,10 +64,10 @@ impl Handshake for Fenceless {
     }
 }
 
-/// One receiver and `senders` senders, each with its own queue. A queue is its count of messages, with the orders that
-/// `rtrb` uses; a wake is a notification, as MSG_RING is. The receiver takes, sleeps and wakes until it has all
-/// messages: a lost wake lets it sleep for ever, which loom reports as a deadlock. It may also wake without a reason,
-/// as a shard does at a timeout.
+/// One receiver and `senders` senders, each with its own queue. A queue is its count of messages,
+/// with the orders that `rtrb` uses; a wake is a notification, as MSG_RING is. The receiver takes,
+/// sleeps and wakes until it has all messages: a lost wake lets it sleep for ever, which loom
+/// reports as a deadlock. It may also wake without a reason, as a shard does at a timeout.
 fn all_messages_arrive<H: Handshake>(senders: usize, new: fn() -> H) {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(3);

@@ -102,6 +102,9 @@ fn development_mode_stays_on_this_machine() {
 fn too_small_limits_are_explained() {
     let said = refusal(limited("ulimit -n 64", &["--dev", "--shards", "2"]));
     assert_says(&said, &["open files", "64 are allowed", "ulimit -Hn", "LimitNOFILE="]);
+    // Enough to start, and for nobody to connect.
+    let said = refusal(limited("ulimit -n 600", &["--dev", "--shards", "2"]));
+    assert_says(&said, &["600 are allowed", "not enough for a single connection"]);
     // Locked memory is limited for those only who lack the right to lock any amount.
     let mut unprivileged = Command::new("setpriv");
     unprivileged.args(["--bounding-set", "-ipc_lock", "--inh-caps", "-ipc_lock"]);
@@ -113,6 +116,18 @@ fn too_small_limits_are_explained() {
     }
     let said = refusal(unprivileged);
     assert_says(&said, &["2 shards", "locked memory", "64 KiB are allowed", "LimitMEMLOCK="]);
+}
+
+#[test]
+fn all_open_files_that_are_allowed_are_for_connections() {
+    let server =
+        Server::spawn(limited("ulimit -Sn 80 && ulimit -Hn 900", &["--dev", "--shards", "2"]));
+    let limits = fs::read_to_string(format!("/proc/{}/limits", server.pid())).expect("it runs");
+    let files = limits.lines().find(|line| line.starts_with("Max open files")).expect("a limit");
+    let numbers: Vec<_> =
+        files.split_whitespace().filter(|word| word.parse::<u32>().is_ok()).collect();
+    assert_eq!(numbers, ["900", "900"], "{files}");
+    let _client = Client::connect(server.address);
 }
 
 #[test]

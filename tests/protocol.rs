@@ -116,7 +116,7 @@ fn commands_that_break_the_protocol_close_with_3501() {
 
 #[test]
 fn who_does_not_connect_is_stale_and_who_does_stays() {
-    let server = Server::dev(&[QUIET, ("TIDERACE_CLIENT_STALE_CLOSE_DELAY", "300ms")]);
+    let server = Server::dev(&[QUIET, ("TIDERACE_CLIENT_STALE_CLOSE_DELAY", "1s")]);
     let mut connected = Client::connect(server.address);
     let mut stale = Client::open(server.address);
     assert_eq!(stale.closed(), (3502, "stale".into()));
@@ -132,8 +132,11 @@ fn who_does_not_answer_a_ping_is_closed_and_who_does_stays() {
     let mut silent = Client::connect(server.address);
     silent.answers_pings = false;
     let mut alive = Client::connect(server.address);
-    alive.await_pings(2);
-    assert_eq!(silent.closed(), (3012, "no pong".into()));
+    let closed = std::thread::spawn(move || silent.closed());
+    while alive.pings < 2 || !closed.is_finished() {
+        alive.await_pings(alive.pings + 1);
+    }
+    assert_eq!(closed.join().expect("it was closed"), (3012, "no pong".into()));
     alive.subscribe("c");
     assert_eq!(server.metric("connections_closed_3012"), 1);
 }

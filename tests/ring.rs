@@ -1,4 +1,5 @@
-//! The ring against the real kernel: loopback sockets, short buffers, late completions, wakes between threads.
+//! The ring against the real kernel: loopback sockets, short buffers, late completions, wakes
+//! between threads.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};

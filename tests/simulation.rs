@@ -15,6 +15,8 @@ mod simulation {
     pub mod oracle;
     pub mod plain;
     pub mod random;
+    mod scenarios;
+    pub mod scene;
     pub mod settings;
     pub mod story;
     pub mod wire;
@@ -29,7 +31,7 @@ use simulation::{
 };
 
 /// Worlds of an ordinary run.
-const WORLDS: u64 = 400;
+const WORLDS: u64 = 1_000;
 /// Worlds within which every mutation must be noticed.
 const MUTATED_WORLDS: u64 = 60;
 
@@ -52,10 +54,7 @@ fn worlds_keep_every_promise() {
                  SIM_SEED={seed} cargo test --test simulation -- --nocapture worlds"
             );
         };
-        total.events += summary.events;
-        total.deliveries += summary.deliveries;
-        total.acknowledged += summary.acknowledged;
-        total.slow += summary.slow;
+        total = total.and(summary);
     }
     println!("{total:?}");
     assert!(total.deliveries > 0 && total.acknowledged > 0 && total.slow > 0, "{total:?}");

@@ -10,32 +10,32 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("close", &[]),
     ("metrics", &["limits", "close"]),
     ("config", &["limits"]),
-    ("sys", &["limits"]),
+    ("sys", &["frame", "limits"]),
     // Pure: bytes, tokens, sessions, truth, and the core that joins them.
     ("codec", &["close", "limits"]),
+    ("frame", &["codec"]),
     ("auth", &["limits"]),
-    ("protocol", &["auth", "close", "limits"]),
-    ("hub", &["protocol", "limits"]),
+    ("protocol", &["auth", "codec", "close", "limits"]),
+    ("hub", &["protocol", "codec", "frame", "limits", "metrics"]),
     ("api", &["protocol", "hub", "codec", "auth", "close", "limits", "metrics"]),
-    ("broker", &["protocol", "hub", "limits"]),
-    ("core", &["codec", "protocol", "hub", "auth", "api", "close", "limits", "metrics"]),
+    ("core", &["codec", "frame", "protocol", "hub", "auth", "api", "close", "limits", "metrics"]),
     // Impure: one core, the process, the program.
-    ("shard", &["core", "sys", "limits", "metrics", "config"]),
+    ("shard", &["core", "hub", "protocol", "frame", "sys", "limits"]),
+    ("backend", &["shard", "core", "hub", "auth"]),
     (
         "server",
         &[
-            "shard", "core", "api", "hub", "protocol", "auth", "codec", "broker", "close",
-            "config", "limits", "metrics", "sys", "error",
+            "backend", "shard", "core", "api", "hub", "protocol", "auth", "close", "config", "limits",
+            "sys",
         ],
     ),
-    ("error", &["config", "limits"]),
-    ("cli", &["server", "config", "sys", "limits", "error"]),
-    ("lib", &["server", "config", "close", "limits", "error"]),
+    ("cli", &["server", "config", "sys", "limits"]),
+    ("lib", &[]),
     ("main", &["cli"]),
 ];
 
 /// Modules that decide: the simulation runs them, so they may not reach for the world.
-const PURE: &[&str] = &["codec", "auth", "protocol", "hub", "core"];
+const PURE: &[&str] = &["codec", "frame", "auth", "protocol", "hub", "api", "core"];
 
 /// What a pure module must not mention.
 const IMPURE: &[&str] = &[
@@ -56,7 +56,7 @@ const ADDRESSES: &[&str] = &["IpAddr", "Ipv4Addr", "Ipv6Addr", "SocketAddr"];
 const EMPTY_WORDS: &[&str] = &["manager", "utils", "util", "helper", "helpers"];
 
 const LINES_MAX: usize = 700;
-const COLUMNS_MAX: usize = 110;
+const COLUMNS_MAX: usize = 120;
 
 /// A source file, its path relative to `src`.
 struct Source<'a> {

@@ -130,7 +130,6 @@ fn prepare(
     if arguments.dev {
         defaults.http_server.address = IpAddr::V4(Ipv4Addr::LOCALHOST);
         defaults.client.insecure = true;
-        defaults.health.enabled = true;
     }
     let flags = arguments.flags();
     let mut loaded = config::load(defaults, arguments.config.as_deref(), environment, &flags)?;

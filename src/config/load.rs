@@ -362,6 +362,7 @@ mod tests {
         match path {
             "http_server.address" => "127.0.0.1",
             "client.allowed_origins" => "https://example.com",
+            "health.enabled" => "false",
             "client.pong_timeout" => "7s",
             "engine.receive_buffers" => "512",
             "log.level" => "debug",

@@ -190,10 +190,16 @@ impl Default for HttpApi {
 }
 
 /// `health`: the health endpoint.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Health {
-    /// `health.enabled`: `GET /health` answers. Default false, as in Centrifugo.
+    /// `health.enabled`: `GET /health` answers. Default true (false in Centrifugo).
     pub enabled: bool,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self { enabled: true }
+    }
 }
 
 /// `watch`: leases and wakes of dormant devices.

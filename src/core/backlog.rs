@@ -78,3 +78,67 @@ impl Backlog {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{
+        hub::{Format, Publication, ReplyTo},
+        protocol::{Name, Payload},
+    };
+
+    const HALF: usize = LINK_BACKLOG_BYTES_MAX / 2;
+
+    fn leave(channel: &str) -> LinkMessage {
+        let channel = Name::from(channel);
+        LinkMessage::ToHome(ToHome::Leave { channel, format: Format::Plain })
+    }
+
+    fn publish(data: &Bytes) -> LinkMessage {
+        let (data, payload) = (data.clone(), Payload::Binary);
+        let publication = Publication { channel: Name::from(""), data, payload, info: None };
+        let publication = Box::new(publication);
+        LinkMessage::ToHome(ToHome::Publish { publication, reply: ReplyTo::Nobody })
+    }
+
+    #[test]
+    fn it_is_full_of_publications_and_never_of_state() {
+        let mut backlog = Backlog::default();
+        let data = Bytes::from(vec![0; HALF]);
+        (0..10_000).for_each(|_| backlog.push(leave("c")));
+        backlog.push(publish(&data));
+        assert!(!backlog.is_full());
+        backlog.push(publish(&data));
+        assert!(backlog.is_full());
+        let mut taken = 0;
+        let all = backlog.drain(0, |_, message| {
+            taken += 1;
+            if taken > 10_001 { Err(message) } else { Ok(()) }
+        });
+        assert!(!all && !backlog.is_full() && !backlog.is_empty());
+        assert!(backlog.drain(0, |_, _| Ok(())) && backlog.is_empty());
+        assert_eq!(backlog.publication_bytes, 0);
+    }
+
+    #[test]
+    fn a_refused_message_stays_first() {
+        let mut backlog = Backlog::default();
+        ["a", "b", "c"].into_iter().for_each(|name| backlog.push(leave(name)));
+        let mut names = Vec::new();
+        for room in [1, 0, 5] {
+            let mut left = room;
+            backlog.drain(3, |to, message| {
+                if left == 0 {
+                    return Err(message);
+                }
+                left -= 1;
+                let LinkMessage::ToHome(ToHome::Leave { channel, .. }) = message else { panic!() };
+                names.push((to, channel.to_string()));
+                Ok(())
+            });
+        }
+        assert_eq!(names, ["a", "b", "c"].map(|name| (3, name.to_owned())));
+    }
+}

@@ -36,10 +36,13 @@ impl Core {
         let deadline_ms = now.monotonic_ms + CLOSE_TIMEOUT_MS;
         let closing = Session::Closing { deadline_ms };
         let session = std::mem::replace(&mut connection.session, closing);
-        // A slow consumer does not get what it did not read; others get what was answered.
+        // A slow consumer does not get what it did not read; others get what was answered. Where
+        // answers carry their command's number also what stands behind one that will not come.
         if slow {
             self.counters.slow_consumers_closed += 1;
             self.counters.slow_consumer_bytes_dropped += connection.writer.drop_waiting() as u64;
+        } else if connected {
+            connection.writer.drop_places();
         } else {
             connection.writer.drop_unanswered();
         }
@@ -129,11 +132,12 @@ impl Core {
         }
     }
 
-    /// Throws away what a closing connection's peer still sends, within a bound.
-    pub(super) fn discard(&mut self, conn: ConnRef, bytes: usize) {
+    /// Throws away what the peer sends of which nothing is read any more, within a bound.
+    pub(super) fn discard(&mut self, now: Now, conn: ConnRef, bytes: usize) {
         let connection = self.slots.at(conn.slot);
         connection.discarded_bytes = connection.discarded_bytes.saturating_add(bytes as u32);
         if connection.discarded_bytes > DISCARDED_BYTES_MAX {
+            self.close(now, conn, close::BAD_REQUEST);
             self.abort(conn);
         }
     }

@@ -28,6 +28,15 @@ impl Drain {
     pub(super) fn has_begun(&self) -> bool {
         self.begun
     }
+
+    /// Whether all first markers of the `others` are here and the second round is to be sent.
+    fn owes_second_round(&self, others: usize) -> bool {
+        self.sent[0] && self.markers[0] == others && !self.sent[1]
+    }
+
+    fn is_quiet(&self, others: usize) -> bool {
+        self.markers[1] == others && self.sent[1]
+    }
 }
 
 impl Core {
@@ -44,7 +53,7 @@ impl Core {
 
     /// Whether nothing that was acknowledged is still between the shards.
     pub fn drain_is_quiet(&self) -> bool {
-        self.drain.markers[1] == self.process.shards - 1 && self.drain.sent[1]
+        self.drain.is_quiet(self.process.shards - 1)
     }
 
     /// Begins to close every connection with 3001, a bounded number per flush; watch streams each
@@ -59,8 +68,7 @@ impl Core {
     }
 
     fn markers_progress(&mut self) {
-        let others = self.process.shards - 1;
-        if self.drain.sent[0] && self.drain.markers[0] == others && !self.drain.sent[1] {
+        if self.drain.owes_second_round(self.process.shards - 1) {
             self.send_markers(1);
         }
     }
@@ -88,5 +96,40 @@ impl Core {
         }
         self.drain.closing = (to < self.slots.end()).then_some(to);
         self.settle(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drain() -> Drain {
+        Drain { begun: true, ..Drain::default() }
+    }
+
+    #[test]
+    fn the_second_round_follows_all_markers_of_the_first() {
+        let mut drain = drain();
+        drain.markers[0] = 2;
+        assert!(!drain.owes_second_round(2), "its own first round comes first");
+        drain.sent[0] = true;
+        drain.markers[0] = 1;
+        assert!(!drain.owes_second_round(2));
+        drain.markers[0] = 2;
+        assert!(drain.owes_second_round(2));
+        drain.sent[1] = true;
+        assert!(!drain.owes_second_round(2), "once");
+        assert!(!drain.is_quiet(2));
+        drain.markers[1] = 2;
+        assert!(drain.is_quiet(2));
+    }
+
+    #[test]
+    fn a_lone_shard_is_quiet_as_soon_as_it_marks() {
+        let mut drain = drain();
+        drain.sent[0] = true;
+        assert!(drain.owes_second_round(0) && !drain.is_quiet(0));
+        drain.sent[1] = true;
+        assert!(drain.is_quiet(0));
     }
 }

@@ -66,6 +66,8 @@ pub struct Flush {
 impl Core {
     /// Carries out what the turn decided.
     pub fn flush(&mut self, now: Now, shell: &mut impl Shell) -> Flush {
+        self.tell_handlers(now);
+        let publications_left = self.publish_share(now);
         let mut link_full = self.flush_links(shell);
         self.ask_backend(now, shell);
         self.seal_all();
@@ -84,7 +86,11 @@ impl Core {
         }
         self.flush_sends(shell);
         Flush {
-            more: !self.dirty.is_empty() || !self.operations.is_empty() || self.is_closing_all(),
+            more: publications_left
+                || !self.handler_answers.is_empty()
+                || !self.dirty.is_empty()
+                || !self.operations.is_empty()
+                || self.is_closing_all(),
             link_full,
             deadline_ms: self.wheel.next_ms().into_iter().chain(self.leases.next_ms()).min(),
         }

@@ -1,5 +1,7 @@
 //! Answers that several homes give: calls of the HTTP API and of threads that are no shard.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use super::Core;
@@ -14,6 +16,9 @@ use crate::{
 };
 
 pub use crate::api::shapes::Outcome;
+
+/// Channels that one turn publishes to for backends; what is more waits for the next turns.
+pub(super) const CHANNELS_PER_TURN: usize = 1_024;
 
 /// What a thread that is no shard asks for.
 #[derive(Debug)]
@@ -177,7 +182,8 @@ impl Core {
         let publication = Box::new(Publication { channel, data, payload, info: None });
         let parts = Parts::Publish(None);
         let Some(reply) = self.begin_gather(now, asker, parts, 1) else { return };
-        self.to_home(home, ToHome::Publish { publication, reply });
+        self.later.push_back((home, ToHome::Publish { publication, reply }));
+        self.publish_some();
     }
 
     /// One request per home with all of its channels; outcomes are placed by their number.
@@ -197,11 +203,37 @@ impl Core {
         }
         let parts = Parts::Broadcast(outcomes);
         let Some(reply) = self.begin_gather(now, asker, parts, missing) else { return };
-        for (home, channels) in by_home.into_iter().enumerate().filter(|(_, c)| !c.is_empty()) {
-            let data = data.clone();
-            let broadcast = Box::new(Broadcast { channels, data });
-            self.to_home(home as ShardId, ToHome::Broadcast { broadcast, reply });
+        for (home, channels) in by_home.into_iter().enumerate() {
+            for channels in channels.chunks(CHANNELS_PER_TURN) {
+                let data = data.clone();
+                let broadcast = Box::new(Broadcast { channels: channels.to_vec(), data });
+                let message = ToHome::Broadcast { broadcast, reply };
+                self.later.push_back((home as ShardId, message));
+            }
         }
+        self.publish_some();
+    }
+
+    /// Goes on with what backends publish, in order, as far as this turn's share allows.
+    fn publish_some(&mut self) {
+        while self.share > 0
+            && let Some((home, message)) = self.later.pop_front()
+        {
+            let channels = match &message {
+                ToHome::Broadcast { broadcast, .. } => broadcast.channels.len(),
+                _ => 1,
+            };
+            self.share = self.share.saturating_sub(channels);
+            self.to_home(home, message);
+        }
+    }
+
+    /// A turn's share of what backends publish; returns whether more is left for the next turn.
+    pub(super) fn publish_share(&mut self, now: Now) -> bool {
+        self.share = CHANNELS_PER_TURN;
+        self.publish_some();
+        self.settle(now);
+        !self.later.is_empty()
     }
 
     fn gather_info(&mut self, now: Now, asker: Asker) {
@@ -239,6 +271,7 @@ impl Core {
     ) {
         let Some(gather) = self.gathers.get(index, generation) else { return };
         gather.missing -= 1;
+        self.counters.publications_refused += u64::from(matches!(answer, HomeAnswer::Failed(_)));
         match (&mut gather.parts, answer) {
             (Parts::Publish(outcome), answer) => *outcome = Some(outcome_of(&answer)),
             (Parts::Broadcast(outcomes), answer) => {
@@ -255,12 +288,12 @@ impl Core {
     }
 
     fn finish_gather(&mut self, now: Now, asker: Asker, parts: Parts) {
-        let refused = |outcome: &Outcome| matches!(outcome, Outcome::Failed(error) if *error == ErrorCode::TOO_MANY_REQUESTS);
+        let full = Outcome::Failed(ErrorCode::TOO_MANY_REQUESTS);
         let lost = Outcome::Failed(ErrorCode::INTERNAL);
         match (asker, parts) {
             (Asker::Http { conn, place, keep_alive }, Parts::Publish(outcome)) => {
                 let outcome = outcome.unwrap_or(lost);
-                let status = if refused(&outcome) { 503 } else { 200 };
+                let status = if outcome == full { 503 } else { 200 };
                 let body = shapes::publish_response(outcome);
                 self.respond(now, conn, place, keep_alive, status, &body);
             }
@@ -296,6 +329,8 @@ impl Core {
         for (code, closed) in counts.iter().flat_map(|counts| &counts.closed) {
             *items.entry(format!("connections_closed_{code}")).or_default() += *closed as f64;
         }
+        let started_ms = self.process.started.monotonic_ms;
+        let uptime = Duration::from_millis(now.monotonic_ms.saturating_sub(started_ms));
         let sum = |of: fn(&Counts) -> u64| counts.iter().map(of).sum::<u64>();
         items.insert("leases".into(), sum(|counts| counts.leases) as f64);
         items.insert("watch_streams".into(), sum(|counts| counts.watch_streams) as f64);
@@ -308,9 +343,9 @@ impl Core {
                 + u64::from(counts.iter().any(|counts| counts.anonymous)),
             num_subs: sum(|counts| counts.subscriptions),
             num_channels: sum(|counts| counts.channels),
-            uptime_s: now.monotonic_ms.saturating_sub(self.process.started.monotonic_ms) / 1_000,
+            uptime_s: uptime.as_secs(),
             metrics: NodeMetrics { interval_s: 0.0, items },
-            process: (self.process.settings.process_stats)(),
+            process: (self.process.settings.process_stats)(uptime),
             shards: counts
                 .iter()
                 .map(|counts| ShardInfo {

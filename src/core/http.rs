@@ -53,7 +53,7 @@ impl Core {
         let unfilled = connection.writer.unfilled();
         let Session::Http(http) = &mut connection.session else { return false };
         if http.last {
-            self.discard(conn, input.len());
+            self.discard(now, conn, input.len());
             return false;
         }
         let limits =
@@ -192,12 +192,10 @@ impl Core {
 
     /// Puts a whole response into its place; behind the last one the connection ends.
     pub(super) fn fill_place(&mut self, now: Now, conn: ConnRef, place: u32, response: Vec<u8>) {
-        let Some(connection) = self.slots.get(conn).filter(|c| c.is_open()) else { return };
-        connection.writer.fill(place, response);
+        self.fill(conn, place, response);
+        let Some(connection) = self.slots.get(conn) else { return };
         let last = matches!(&connection.session, Session::Http(http) if http.last);
-        let done = last && connection.writer.unfilled() == 0;
-        self.mark(conn.slot);
-        if done {
+        if last && connection.writer.unfilled() == 0 {
             self.close(now, conn, close::NORMAL);
         }
     }

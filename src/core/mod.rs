@@ -50,7 +50,7 @@ use crate::{
     },
     limits::REFUSALS_IN_FLIGHT_MAX,
     metrics::{Counters, Counts},
-    protocol::{Effect, Now},
+    protocol::{Answer, Effect, Now},
 };
 
 /// Why a receive ended.
@@ -89,6 +89,13 @@ pub struct Core {
     to_self: VecDeque<ToHome>,
     from_self: VecDeque<FromHome>,
     home_out: Vec<(ShardId, FromHome)>,
+    /// Answers to what handlers asked while they were told an answer.
+    handler_answers: VecDeque<(ConnRef, u32, Answer)>,
+    telling_handler: bool,
+    /// What backends publish, in order, as far as this turn's share was used up.
+    later: VecDeque<(ShardId, ToHome)>,
+    /// Channels that this turn may still publish to for backends.
+    share: usize,
     effects: Vec<Effect>,
     joined: Joined,
     counters: Counters,
@@ -122,6 +129,10 @@ impl Core {
             to_self: VecDeque::new(),
             from_self: VecDeque::new(),
             home_out: Vec::new(),
+            handler_answers: VecDeque::new(),
+            telling_handler: false,
+            later: VecDeque::new(),
+            share: gathers::CHANNELS_PER_TURN,
             effects: Vec::new(),
             joined: Joined::default(),
             counters: Counters::default(),
@@ -383,6 +394,7 @@ impl Core {
             && self.leases.is_empty()
             && self.watch.is_empty()
             && self.gathers.is_empty()
+            && self.later.is_empty()
             && self.backlogs.iter().all(Backlog::is_empty)
     }
 

@@ -159,38 +159,72 @@ impl Core {
                 let text = session.answered(now, &self.process.settings.policy, command, answer);
                 let mut framed = Vec::with_capacity(text.len() + 4);
                 write_frame(&mut framed, Opcode::Text, &text);
-                connection.writer.fill(place, framed);
                 if answer == Answer::Connected {
                     connection.connected = true;
                     self.clients += 1;
                     self.anonymous_clients += u64::from(!connection.registered);
                     self.wheel.set(conn.slot, session.deadline_ms());
                 }
-                self.mark(conn.slot);
+                self.fill(conn, place, framed);
             }
-            Session::Handler { handler, commands, .. } => {
-                let mut effects = Vec::new();
-                let connection = connection_ref(self.shard, conn);
-                let mut context = Context::new(&mut effects, connection, commands);
-                handler.answered(command, answer, &mut context);
-                self.run(now, conn, &mut effects);
+            Session::Handler { .. } if self.telling_handler => {
+                self.handler_answers.push_back((conn, command, answer));
             }
+            Session::Handler { .. } => self.tell_handler(now, conn, command, answer),
             Session::Http(_) | Session::Watch(_) | Session::Closing { .. } | Session::None => {}
+        }
+    }
+
+    /// Tells a handler what became of its request, at the place in the connection's order where that
+    /// happened.
+    fn tell_handler(&mut self, now: Now, conn: ConnRef, command: u32, answer: Answer) {
+        let Some(connection) = self.slots.get(conn) else { return };
+        let Session::Handler { handler, commands, .. } = &mut connection.session else { return };
+        let mut effects = Vec::new();
+        let name = connection_ref(self.shard, conn);
+        handler.answered(command, answer, &mut Context::new(&mut effects, name, commands));
+        self.telling_handler = true;
+        self.run(now, conn, &mut effects);
+        self.telling_handler = false;
+    }
+
+    /// Gives the answers to what handlers asked while they were told an answer: one that repeats what
+    /// is refused at once keeps its shard busy, but not from working.
+    pub(super) fn tell_handlers(&mut self, now: Now) {
+        for _ in 0..self.handler_answers.len() {
+            let Some((conn, command, answer)) = self.handler_answers.pop_front() else { return };
+            self.tell_handler(now, conn, command, answer);
+            self.settle(now);
         }
     }
 
     /// Queues bytes of this connection alone, or closes it if too many wait already.
     pub(super) fn queue(&mut self, conn: ConnRef, write: impl FnOnce(&mut Vec<u8>)) {
+        if self.has_room(conn) {
+            self.slots.at(conn.slot).writer.push_own(write);
+            self.mark(conn.slot);
+        }
+    }
+
+    /// Puts an answer into its place, or closes the connection if too many bytes wait already.
+    pub(super) fn fill(&mut self, conn: ConnRef, place: u32, answer: Vec<u8>) {
+        if self.has_room(conn) {
+            self.slots.at(conn.slot).writer.fill(place, answer);
+            self.mark(conn.slot);
+        }
+    }
+
+    /// Whether an open connection may be queued something; one that may not will be closed.
+    fn has_room(&mut self, conn: ConnRef) -> bool {
         let Some(connection) = self.slots.get(conn).filter(|c| c.is_open() && !c.slow) else {
-            return;
+            return false;
         };
-        if connection.writer.queued_bytes() > self.process.settings.queue_bytes_max {
+        let room = connection.writer.queued_bytes() <= self.process.settings.queue_bytes_max;
+        if !room {
             connection.slow = true;
             self.slow.push(conn);
-            return;
         }
-        connection.writer.push_own(write);
-        self.mark(conn.slot);
+        room
     }
 
     /// A connection's deadline has come.

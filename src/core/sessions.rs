@@ -32,7 +32,7 @@ impl Core {
         let mut effects = std::mem::take(&mut self.effects);
         while let Some(connection) = self.slots.get(conn) {
             if !connection.is_open() {
-                self.discard(conn, input.len());
+                self.discard(now, conn, input.len());
                 break;
             }
             let step = self.step(now, conn, &mut input, &mut effects);

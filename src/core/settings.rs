@@ -3,6 +3,7 @@
 use std::{
     fmt,
     sync::{Arc, atomic::AtomicUsize},
+    time::Duration,
 };
 
 use super::WatchSettings;
@@ -79,6 +80,6 @@ pub struct Settings {
     pub routes: Vec<Route>,
     /// The node's name for people.
     pub node_name: String,
-    /// What the process uses now; asked from the core, measured outside.
-    pub process_stats: fn() -> ProcessStats,
+    /// What the process uses, given its uptime; asked from the core, measured outside.
+    pub process_stats: fn(Duration) -> ProcessStats,
 }

@@ -377,12 +377,11 @@ impl Core {
         let mut out = Vec::with_capacity(384);
         sse::write_head(&mut out, keep_alive);
         watch::write_hello(&mut out, lease, interval_ms, device_wait_ms);
-        self.slots.at(conn.slot).writer.fill(place, out);
+        self.fill(conn, place, out);
         self.watch.streams += 1;
         // A reconnecting fleet would else get its comments in step for ever.
         let spread_ms = u64::from(self.random.next_u32()) % (interval_ms / 4).max(1);
         self.watch_deadline(now, conn, interval_ms / 2 - spread_ms);
-        self.mark(conn.slot);
     }
 
     fn interval_ms(&self) -> u64 {

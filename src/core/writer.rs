@@ -234,6 +234,18 @@ impl Writer {
         }
     }
 
+    /// Drops unfilled places and keeps what stands behind them.
+    pub(super) fn drop_places(&mut self) {
+        if self.unfilled == 0 {
+            return;
+        }
+        let kept: Vec<Entry> = std::iter::from_fn(|| self.pop())
+            .filter(|entry| !matches!(entry, Entry::Place(_)))
+            .collect();
+        kept.into_iter().for_each(|entry| self.push(entry));
+        self.unfilled = 0;
+    }
+
     /// Drops everything, also the rest of a send that is with the kernel.
     pub(super) fn drop_all(&mut self) {
         self.drop_waiting();
@@ -354,6 +366,20 @@ mod tests {
         assert_eq!(send(&mut writer).as_deref(), Some(&b"rted"[..]));
         assert_eq!(send(&mut writer).as_deref(), Some(&b"answered+close"[..]));
         assert_eq!(writer.queued_bytes(), 0);
+    }
+
+    #[test]
+    fn closing_may_drop_places_alone() {
+        let mut writer = Writer::default();
+        writer.push_own(|out| out.extend(b"a"));
+        let place = writer.reserve();
+        writer.push_shared(shared(b"b"));
+        writer.reserve();
+        writer.drop_places();
+        assert_eq!((writer.unfilled(), writer.queued_bytes()), (0, 2));
+        assert!(!writer.fill(place, b"late".to_vec()));
+        assert_eq!(send(&mut writer).as_deref(), Some(&b"ab"[..]));
+        assert!(writer.is_idle());
     }
 
     #[test]

@@ -233,3 +233,187 @@ fn encode(format: Format, publication: &Publication) -> Frame {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::hub::{Broadcast, SubRef};
+
+    const LOCAL: LocalId = LocalId { index: 3, generation: 1 };
+
+    fn home() -> Home {
+        Home::new(HashKey(1, 2))
+    }
+
+    fn apply(home: &mut Home, from: ShardId, message: ToHome) -> Vec<(ShardId, FromHome)> {
+        let mut out = Vec::new();
+        home.apply(from, message, &Congestion::NONE, &mut out);
+        out
+    }
+
+    fn join(index: u32, format: Format) -> ToHome {
+        let sub = SubRef { index, generation: 0 };
+        ToHome::Join { sub, channel: "c".into(), local: LOCAL, format }
+    }
+
+    fn leave(format: Format) -> ToHome {
+        ToHome::Leave { channel: "c".into(), format }
+    }
+
+    fn publish(channel: &str, reply: ReplyTo) -> ToHome {
+        let (data, payload) = (Bytes::from_static(b"7"), Payload::Json);
+        let publication = Publication { channel: channel.into(), data, payload, info: None };
+        ToHome::Publish { publication: Box::new(publication), reply }
+    }
+
+    fn gather(part: u32) -> ReplyTo {
+        ReplyTo::Gather { index: 0, generation: 0, part }
+    }
+
+    /// What was said to whom, in short.
+    fn said(out: &[(ShardId, FromHome)]) -> Vec<String> {
+        let short = |(to, message): &(ShardId, FromHome)| match message {
+            FromHome::Granted(sub) => format!("{to} granted {}", sub.index),
+            FromHome::Published { local, published } => {
+                let formats = published.frames.each_ref().map(Option::is_some);
+                format!("{to} published {} in {} as {formats:?}", published.sequence, local.index)
+            }
+            FromHome::Answer { reply: ReplyTo::Gather { part, .. }, answer } => {
+                format!("{to} answer {part} {answer:?}")
+            }
+            FromHome::Answer { answer, .. } => format!("{to} answer {answer:?}"),
+        };
+        out.iter().map(short).collect()
+    }
+
+    #[test]
+    fn publications_go_to_interested_shards_once_and_before_the_answer() {
+        let mut home = home();
+        assert_eq!(said(&apply(&mut home, 1, join(5, Format::Centrifuge))), ["1 granted 5"]);
+        apply(&mut home, 2, join(6, Format::Centrifuge));
+        apply(&mut home, 2, join(7, Format::Centrifuge));
+        assert_eq!(home.subscribers("c"), 3);
+        let out = apply(&mut home, 0, publish("c", gather(4)));
+        assert_eq!(
+            said(&out),
+            [
+                "1 published 1 in 3 as [true, false]",
+                "2 published 1 in 3 as [true, false]",
+                "0 answer 4 Published"
+            ]
+        );
+        assert_eq!(home.frames_encoded(), 1, "one encoding for three subscribers on two shards");
+        let silent = apply(&mut home, 0, publish("c", ReplyTo::Nobody));
+        assert_eq!(said(&silent).len(), 2);
+        apply(&mut home, 1, leave(Format::Centrifuge));
+        let out = apply(&mut home, 0, publish("c", ReplyTo::Nobody));
+        assert_eq!(said(&out), ["2 published 3 in 3 as [true, false]"]);
+    }
+
+    #[test]
+    fn each_format_that_somebody_wants_is_encoded() {
+        let mut home = home();
+        apply(&mut home, 0, join(1, Format::Plain));
+        apply(&mut home, 1, join(1, Format::Centrifuge));
+        let out = apply(&mut home, 0, publish("c", ReplyTo::Nobody));
+        let FromHome::Published { published, .. } = &out[0].1 else { panic!("{out:?}") };
+        let [centrifuge, plain] = published.frames.each_ref().map(|frame| {
+            String::from_utf8(frame.as_ref().expect("both are wanted").payload().to_vec()).unwrap()
+        });
+        assert_eq!(centrifuge, r#"{"push":{"channel":"c","pub":{"data":7}}}"#);
+        assert_eq!(plain, "7");
+        assert_eq!(home.frames_encoded(), 2);
+    }
+
+    #[test]
+    fn what_is_no_json_becomes_a_json_string_for_centrifuge_clients() {
+        let encoded = |payload, data: &'static [u8]| {
+            let data = Bytes::from_static(data);
+            let publication = Publication { channel: "c".into(), data, payload, info: None };
+            let frame = encode(Format::Centrifuge, &publication);
+            String::from_utf8(frame.payload().to_vec()).unwrap()
+        };
+        assert!(encoded(Payload::Text, b"a\"\n").contains(r#""data":"a\"\n""#));
+        assert!(encoded(Payload::Binary, &[0, 255]).contains(r#""data":"AP8=""#));
+    }
+
+    #[test]
+    fn a_channel_vanishes_with_its_last_leave_and_unknown_leaves_do_nothing() {
+        let mut home = home();
+        apply(&mut home, 0, leave(Format::Plain));
+        apply(&mut home, 0, join(1, Format::Centrifuge));
+        apply(&mut home, 1, leave(Format::Centrifuge));
+        apply(&mut home, 0, leave(Format::Plain));
+        assert_eq!((home.channels(), home.subscribers("c")), (1, 1));
+        apply(&mut home, 0, leave(Format::Centrifuge));
+        assert_eq!((home.channels(), home.subscribers("c")), (0, 0));
+        let out = apply(&mut home, 0, publish("c", gather(0)));
+        assert_eq!(said(&out), ["0 answer 0 Published"], "nobody is there to get it");
+        assert_eq!(home.channels(), 0, "publishing makes no channel");
+    }
+
+    #[test]
+    fn one_full_link_refuses_the_publication_for_all() {
+        let mut home = home();
+        apply(&mut home, 0, join(1, Format::Centrifuge));
+        apply(&mut home, 1, join(1, Format::Centrifuge));
+        let mut congestion = Congestion::NONE;
+        congestion.set(1, true);
+        let mut out = Vec::new();
+        home.apply(0, publish("c", gather(0)), &congestion, &mut out);
+        assert!(
+            matches!(&out[..], [(0, FromHome::Answer { answer: HomeAnswer::Failed(error), .. })]
+                if *error == ErrorCode::TOO_MANY_REQUESTS),
+            "{out:?}"
+        );
+        assert_eq!(home.frames_encoded(), 0);
+        congestion.set(1, false);
+        out.clear();
+        home.apply(0, publish("c", gather(0)), &congestion, &mut out);
+        assert_eq!(said(&out)[0], "0 published 1 in 3 as [true, false]", "no number was lost");
+    }
+
+    #[test]
+    fn every_part_of_a_broadcast_is_answered() {
+        let mut home = home();
+        apply(&mut home, 1, join(1, Format::Centrifuge));
+        let channels = vec![(0, "x".into()), (4, "c".into())];
+        let broadcast = Box::new(Broadcast { channels, data: Bytes::from_static(b"7") });
+        let out = apply(&mut home, 0, ToHome::Broadcast { broadcast, reply: gather(0) });
+        assert_eq!(
+            said(&out),
+            ["0 answer 0 Published", "1 published 1 in 3 as [true, false]", "0 answer 4 Published"]
+        );
+    }
+
+    #[test]
+    fn a_user_is_there_while_one_connection_is() {
+        let mut home = home();
+        let user = |slot| (Name::from("u"), ConnRef { slot, generation: 0 });
+        for (shard, slot) in [(0, 1), (1, 1)] {
+            let (user, conn) = user(slot);
+            let reply = ReplyTo::Command { conn, place: 0, command: 1 };
+            let out = apply(&mut home, shard, ToHome::UserJoin { user, conn, reply });
+            assert_eq!(said(&out), [format!("{shard} answer Registered")]);
+        }
+        let mut leave = |shard, slot| {
+            let (user, conn) = user(slot);
+            assert!(apply(&mut home, shard, ToHome::UserLeave { user, conn }).is_empty());
+            home.users()
+        };
+        assert_eq!([leave(0, 2), leave(0, 1), leave(0, 1), leave(1, 1)], [1, 1, 1, 0]);
+    }
+
+    #[test]
+    fn congestion_knows_every_shard_apart() {
+        let mut congestion = Congestion::NONE;
+        let last = (SHARDS_MAX - 1) as ShardId;
+        congestion.set(last, true);
+        congestion.set(63, true);
+        congestion.set(63, false);
+        let full: Vec<ShardId> = (0..=last).filter(|&shard| congestion.is_full(shard)).collect();
+        assert_eq!(full, [last]);
+    }
+}

@@ -386,3 +386,149 @@ fn begin(format: Format, one: &Frame, next: &Frame) -> Vec<u8> {
     }
     bytes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FORMAT: Format = Format::Centrifuge;
+
+    fn local() -> Local {
+        Local::new(HashKey(1, 2))
+    }
+
+    fn join(local: &mut Local, slot: u32, first: &mut u32, channel: &str) -> (SubRef, LocalId) {
+        let pending = Pending { command: slot, place: 0 };
+        let (sub, id, _) = local.join(slot, first, &Name::from(channel), FORMAT, pending);
+        (sub, id)
+    }
+
+    /// A member, as the grant makes it.
+    fn member(local: &mut Local, slot: u32, channel: &str) -> (u32, u32) {
+        let mut first = NONE;
+        let (sub, _) = join(local, slot, &mut first, channel);
+        let index = local.granted(sub).unwrap();
+        local.activate(index);
+        (first, index)
+    }
+
+    fn frame(payload: &[u8]) -> Frame {
+        Frame::encode(Opcode::Text, payload.len(), |out| out.extend_from_slice(payload))
+    }
+
+    fn slots(local: &Local, channel: u32) -> Vec<u32> {
+        local.members(channel, FORMAT).iter().map(|member| member.slot).collect()
+    }
+
+    #[test]
+    fn a_subscription_is_a_member_from_its_grant_on() {
+        let mut local = local();
+        let mut first = NO_SUBSCRIPTIONS;
+        let (sub, id) = join(&mut local, 7, &mut first, "c");
+        let channel = local.channel_of(id).unwrap();
+        assert_eq!(local.find(first, "c"), Some(sub.index));
+        assert!(local.pending(sub.index).is_some_and(|pending| pending.command == 7));
+        assert!(slots(&local, channel).is_empty() && local.active() == 0);
+        let index = local.granted(sub).unwrap();
+        assert_eq!(local.activate(index).slot, 7);
+        assert_eq!((slots(&local, channel), local.active()), (vec![7], 1));
+        assert!(local.pending(index).is_none() && local.granted(sub).is_none(), "granted once");
+    }
+
+    #[test]
+    fn a_late_grant_finds_neither_the_left_subscription_nor_the_next_one() {
+        let mut local = local();
+        let mut first = NO_SUBSCRIPTIONS;
+        let (old, old_channel) = join(&mut local, 7, &mut first, "c");
+        local.leave(&mut first, old.index);
+        assert_eq!((first, local.granted(old)), (NO_SUBSCRIPTIONS, None));
+        assert!(local.is_empty() && local.channel_of(old_channel).is_none());
+        let (new, new_channel) = join(&mut local, 8, &mut first, "c");
+        assert_eq!((new.index, new_channel.index), (old.index, old_channel.index), "reused");
+        assert_eq!((local.granted(old), local.granted(new)), (None, Some(new.index)));
+        assert!(local.channel_of(old_channel).is_none(), "a late publication is not for it");
+        assert!(local.channel_of(new_channel).is_some());
+    }
+
+    #[test]
+    fn leaving_keeps_the_places_of_the_others() {
+        let mut local = local();
+        let mut members: Vec<_> = (0..5).map(|slot| member(&mut local, slot, "c")).collect();
+        let channel = local.names["c"];
+        for leaving in [0, 4, 1] {
+            let (first, sub) = &mut members[leaving];
+            local.leave(first, *sub);
+        }
+        let mut left = slots(&local, channel);
+        left.sort_unstable();
+        assert_eq!((left, local.active()), (vec![2, 3], 2));
+        for leaving in [3, 2] {
+            let (first, sub) = &mut members[leaving];
+            local.leave(first, *sub);
+        }
+        assert!(local.is_empty());
+    }
+
+    #[test]
+    fn a_connection_finds_its_own_subscriptions_only() {
+        let mut local = local();
+        let (mut one, mut other) = (NONE, NONE);
+        for channel in ["a", "b", "c"] {
+            join(&mut local, 1, &mut one, channel);
+        }
+        join(&mut local, 2, &mut other, "b");
+        let middle = local.find(one, "b").unwrap();
+        assert_ne!(Some(middle), local.find(other, "b"));
+        assert_eq!((local.find(other, "a"), local.find(one, "d")), (None, None));
+        local.leave(&mut one, middle);
+        assert_eq!(local.find(one, "b"), None);
+        assert!(local.find(one, "a").is_some() && local.find(one, "c").is_some());
+        assert!(local.find(other, "b").is_some());
+    }
+
+    #[test]
+    fn publications_of_a_turn_are_one_message_for_centrifuge_clients() {
+        let mut local = local();
+        member(&mut local, 1, "c");
+        let channel = local.names["c"];
+        local.append(channel, FORMAT, &frame(b"1"));
+        let alone = local.seal(0).unwrap();
+        assert_eq!((alone.range.bytes(), alone.publications), (&b"\x81\x011"[..], 1));
+        assert!(local.seal(0).is_none(), "sealed once");
+        local.append(channel, FORMAT, &frame(b"2"));
+        local.append(channel, FORMAT, &frame(b"3"));
+        let open = local.open_at(channel, FORMAT).unwrap();
+        let joined = local.seal(open).unwrap();
+        assert_eq!((joined.range.bytes(), joined.publications), (&b"\x81\x032\n3"[..], 2));
+        assert_eq!(local.opened(), 2);
+        local.turn_ended();
+        assert_eq!((local.opened(), local.open_at(channel, FORMAT)), (0, None));
+    }
+
+    #[test]
+    fn a_plain_message_stays_a_message_of_its_own() {
+        let mut local = local();
+        let pending = Pending { command: 0, place: 0 };
+        let mut first = NONE;
+        let (sub, ..) = local.join(1, &mut first, &Name::from("c"), Format::Plain, pending);
+        local.activate(sub.index);
+        let channel = local.names["c"];
+        local.append(channel, FORMAT, &frame(b"0"));
+        assert_eq!(local.opened(), 0, "nobody is in that list");
+        local.append(channel, Format::Plain, &frame(b"1"));
+        local.append(channel, Format::Plain, &frame(b"2"));
+        assert_eq!(local.seal(0).unwrap().range.bytes(), b"\x81\x011\x81\x012");
+    }
+
+    #[test]
+    fn a_segment_is_bounded() {
+        let mut local = local();
+        member(&mut local, 1, "c");
+        let channel = local.names["c"];
+        let half = frame(&vec![b'x'; SEGMENT_BYTES_MAX / 2]);
+        assert!(!local.is_full(channel, FORMAT, &half), "nothing is open");
+        local.append(channel, FORMAT, &half);
+        assert!(local.is_full(channel, FORMAT, &half), "two halves and their headers");
+        assert!(!local.is_full(channel, FORMAT, &frame(b"1")));
+    }
+}

@@ -23,6 +23,9 @@ pub trait Handler {
     fn message(&mut self, message: Message<'_>, connection: &mut Context<'_>);
 
     /// The answer to a subscribe, unsubscribe or publish of [`Context`], by the number it returned.
+    ///
+    /// `Subscribed` comes before the channel's first publication is sent. What is asked in here
+    /// and answered at once (a refusal, an unsubscribe) is answered in the next turn.
     fn answered(&mut self, command: u32, answer: Answer, connection: &mut Context<'_>) {
         let _ = (command, answer, connection);
     }

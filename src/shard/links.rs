@@ -1,12 +1,12 @@
 //! Links: one bounded queue for every ordered pair of shards, each with one pusher and one taker.
 //!
-//! A link is FIFO. It never waits: a full one gives the message back, and what then happens is decided above. Pushing
-//! wakes nobody; see [`super::sleep`].
+//! A link is FIFO. It never waits: a full one gives the message back, and what then happens is
+//! decided above. Pushing wakes nobody; see [`super::sleep`].
 
 use rtrb::{Consumer, Producer, RingBuffer};
 
-/// The ends that one shard has: towards every other shard, and from every other. Made together by [`mesh`], then moved
-/// to the shards.
+/// The ends that one shard has: towards every other shard, and from every other. Made together by
+/// [`mesh`], then moved to the shards.
 pub struct Ports<T> {
     /// By receiving shard; none at the own index.
     outward: Vec<Option<Producer<T>>>,
@@ -14,8 +14,8 @@ pub struct Ports<T> {
     inward: Vec<Option<Consumer<T>>>,
 }
 
-/// Links all `shards` with each other, `entries` messages per link. The ports are in the order of the shards. A shard
-/// has no link to itself.
+/// Links all `shards` with each other, `entries` messages per link. The ports are in the order of
+/// the shards. A shard has no link to itself.
 #[must_use]
 pub fn mesh<T: Send>(shards: usize, entries: usize) -> Vec<Ports<T>> {
     let mut ports: Vec<Ports<T>> =
@@ -47,7 +47,8 @@ impl<T> Ports<T> {
         link.push(message).map_err(|rtrb::PushError::Full(message)| message)
     }
 
-    /// Takes the oldest message of the link from shard `from`; none if there is none, or `from` is this shard.
+    /// Takes the oldest message of the link from shard `from`; none if there is none, or `from` is
+    /// this shard.
     pub fn take(&mut self, from: usize) -> Option<T> {
         self.inward[from].as_mut()?.pop().ok()
     }

@@ -8,7 +8,8 @@ mod turn;
 pub use ports::{Command, Mailbox, Refused};
 pub use turn::{Start, run};
 
-/// The atomics of the sleep handshake under one name, so that the loom test can run the same text on its own.
+/// The atomics of the sleep handshake under one name, so that the loom test can run the same text
+/// on its own.
 mod sync {
     pub(super) use std::sync::atomic::{AtomicBool, Ordering, fence};
 }

@@ -1,11 +1,13 @@
 //! The handshake between a shard that goes to sleep and those who bring it work.
 //!
-//! Queues have only acquire and release order, which does not forbid that a sender reads "it does not sleep" while the
-//! receiver reads "the queue is empty". So both sides put a full fence between their write and their read: one of the
-//! two always sees the other. `tests/loom.rs` tries all orders.
+//! Queues have only acquire and release order, which does not forbid that a sender reads "it does
+//! not sleep" while the receiver reads "the queue is empty". So both sides put a full fence between
+//! their write and their read: one of the two always sees the other. `tests/loom.rs` tries all
+//! orders.
 //!
-//! Receiver: [`Sleeper::announce`], look at every source once more, then wait or [`Sleeper::cancel`]; after waiting
-//! [`Sleeper::awake`]. Sender: push everything, then [`Sleeper::claim_wake`], and wake if it says so.
+//! Receiver: [`Sleeper::announce`], look at every source once more, then wait or
+//! [`Sleeper::cancel`]; after waiting [`Sleeper::awake`]. Sender: push everything, then
+//! [`Sleeper::claim_wake`], and wake if it says so.
 
 use super::sync::{AtomicBool, Ordering, fence};
 
@@ -22,8 +24,8 @@ impl Sleeper {
         Sleeper { sleeping: AtomicBool::new(false) }
     }
 
-    /// The receiver is about to sleep. After this it must look at every source once more: what came before may have
-    /// woken nobody, what comes later will wake it.
+    /// The receiver is about to sleep. After this it must look at every source once more: what came
+    /// before may have woken nobody, what comes later will wake it.
     pub fn announce(&self) {
         self.sleeping.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
@@ -39,13 +41,14 @@ impl Sleeper {
         self.sleeping.store(false, Ordering::Relaxed);
     }
 
-    /// Asked by a sender after it pushed all that it has for this shard: `true` means that this sender, and no other,
-    /// must wake it.
+    /// Asked by a sender after it pushed all that it has for this shard: `true` means that this
+    /// sender, and no other, must wake it.
     #[must_use]
     pub fn claim_wake(&self) -> bool {
         fence(Ordering::SeqCst);
-        // The read alone first: while the receiver is awake its senders do not fight for the cache line.
-        // Then an exchange that writes only if it wins: a late sender must not undo the next announcement.
+        // The read alone first: while the receiver is awake its senders do not fight for the cache
+        // line. Then an exchange that writes only if it wins: a late sender must not undo the next
+        // announcement.
         let (relaxed, sleeping) = (Ordering::Relaxed, &self.sleeping);
         sleeping.load(relaxed) && sleeping.compare_exchange(true, false, relaxed, relaxed).is_ok()
     }

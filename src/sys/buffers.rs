@@ -1,7 +1,8 @@
-//! The receive buffers of a ring: the kernel takes one for each piece that arrives and gets it back in the same turn.
+//! The receive buffers of a ring: the kernel takes one for each piece that arrives and gets it back
+//! in the same turn.
 //!
-//! A buffer belongs either to the kernel (it stands in the buffer ring) or to this process (`held`), never to both.
-//! Only held buffers are ever turned into slices.
+//! A buffer belongs either to the kernel (it stands in the buffer ring) or to this process
+//! (`held`), never to both. Only held buffers are ever turned into slices.
 
 use std::io;
 use std::ptr::{self, NonNull};
@@ -25,7 +26,8 @@ struct Pages {
 
 impl Pages {
     fn new(bytes: usize) -> io::Result<Pages> {
-        // SAFETY: an anonymous private mapping at an address of the kernel's choice aliases nothing.
+        // SAFETY: an anonymous private mapping at an address of the kernel's choice aliases
+        // nothing.
         let start = unsafe {
             mmap_anonymous(
                 ptr::null_mut(),
@@ -41,8 +43,9 @@ impl Pages {
 
 impl Drop for Pages {
     fn drop(&mut self) {
-        // SAFETY: exactly the mapping made in `new`. Whoever owns a `Pages` drops it only when neither kernel nor
-        // process refers to it any more (`Ring::drop` waits for all operations first).
+        // SAFETY: exactly the mapping made in `new`. Whoever owns a `Pages` drops it only when
+        // neither kernel nor process refers to it any more (`Ring::drop` waits for all operations
+        // first).
         let unmapped = unsafe { munmap(self.start.as_ptr().cast(), self.bytes) };
         debug_assert!(unmapped.is_ok());
     }
@@ -61,8 +64,8 @@ pub(super) struct Buffers {
 }
 
 impl Buffers {
-    /// Maps `count` buffers (rounded up to a power of two, at most 32,768) of `buffer_bytes` each. The kernel knows
-    /// nothing of them before [`Buffers::register`].
+    /// Maps `count` buffers (rounded up to a power of two, at most 32,768) of `buffer_bytes` each.
+    /// The kernel knows nothing of them before [`Buffers::register`].
     pub(super) fn new(count: u16, buffer_bytes: u32) -> io::Result<Buffers> {
         let count = count.clamp(1, COUNT_MAX).next_power_of_two();
         let buffer_bytes = buffer_bytes.max(1);
@@ -75,8 +78,8 @@ impl Buffers {
     /// Hands all buffers to the kernel as the buffer group of `ring`.
     pub(super) fn register(&mut self, ring: &IoUring) -> io::Result<()> {
         let address = self.entries.start.as_ptr() as u64;
-        // SAFETY: the entries are page-aligned, hold `count` entries, and live until the ring has no operation left:
-        // `Ring` owns both and frees the buffers last, or never.
+        // SAFETY: the entries are page-aligned, hold `count` entries, and live until the ring has
+        // no operation left: `Ring` owns both and frees the buffers last, or never.
         unsafe { ring.submitter().register_buf_ring_with_flags(address, self.count, GROUP, 0)? };
         (0..self.count).for_each(|id| self.publish(id));
         Ok(())
@@ -92,9 +95,9 @@ impl Buffers {
     pub(super) fn bytes_mut(&mut self, id: u16, bytes: u32) -> &mut [u8] {
         assert!(self.held[usize::from(id)], "these bytes were given back");
         assert!(bytes <= self.buffer_bytes, "more bytes than a buffer has");
-        // SAFETY: `held` says that the kernel does not have this buffer, so nothing writes to it; `&mut self` excludes a
-        // second slice; id < count (index above) and bytes <= buffer_bytes keep it inside the mapping, which is
-        // initialised (zeroed by the kernel).
+        // SAFETY: `held` says that the kernel does not have this buffer, so nothing writes to it;
+        // `&mut self` excludes a second slice; id < count (index above) and bytes <= buffer_bytes
+        // keep it inside the mapping, which is initialised (zeroed by the kernel).
         unsafe {
             let start = self.data.start.as_ptr().add(usize::from(id) * self.buffer_bytes as usize);
             std::slice::from_raw_parts_mut(start, bytes as usize)
@@ -107,9 +110,10 @@ impl Buffers {
         self.held[usize::from(id)] = false;
         let base = self.entries.start.as_ptr().cast::<BufRingEntry>();
         let place = usize::from(self.tail & (self.count - 1));
-        // SAFETY: place < count, inside the mapping, which is aligned for entries. The kernel reads entries below the
-        // published tail only, and at most `count` are published at a time, because a buffer is published only while
-        // held; so nobody reads this entry now. The setters leave the tail alone, which overlays the first entry.
+        // SAFETY: place < count, inside the mapping, which is aligned for entries. The kernel reads
+        // entries below the published tail only, and at most `count` are published at a time,
+        // because a buffer is published only while held; so nobody reads this entry now. The
+        // setters leave the tail alone, which overlays the first entry.
         unsafe {
             let entry = &mut *base.add(place);
             entry.set_addr(
@@ -119,8 +123,8 @@ impl Buffers {
             entry.set_bid(id);
         }
         self.tail = self.tail.wrapping_add(1);
-        // SAFETY: the tail lies inside the mapping, is aligned for u16, and while shared with the kernel it is accessed
-        // atomically only; release orders the entry before it.
+        // SAFETY: the tail lies inside the mapping, is aligned for u16, and while shared with the
+        // kernel it is accessed atomically only; release orders the entry before it.
         unsafe {
             let tail = AtomicU16::from_ptr(BufRingEntry::tail(base).cast_mut());
             tail.store(self.tail, Ordering::Release);

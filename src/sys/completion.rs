@@ -57,8 +57,9 @@ impl Accepted {
     }
 }
 
-/// Bytes that arrived, still in their receive buffer. Return it with [`super::ring::Ring::give_back`] within the turn; one that is
-/// dropped instead is lost to the ring (a leak, nothing worse).
+/// Bytes that arrived, still in their receive buffer. Return it with
+/// [`super::ring::Ring::give_back`] within the turn; one that is dropped instead is lost to the
+/// ring (a leak, nothing worse).
 #[derive(Debug)]
 #[must_use]
 pub struct Received {
@@ -84,8 +85,9 @@ pub enum ReadEnd {
 pub enum Completion {
     /// A connection arrived: [`super::ring::Ring::adopt`] or [`super::ring::Ring::reject`] it.
     Accepted(Accepted),
-    /// Accepting ended: `ECANCELED` after [`super::ring::Ring::stop_accept`]; `EMFILE`, `ENFILE`, `ENOBUFS`, `ENOMEM`: arm again when
-    /// something was freed; anything else concerns one connection: arm again.
+    /// Accepting ended: `ECANCELED` after [`super::ring::Ring::stop_accept`]; `EMFILE`, `ENFILE`,
+    /// `ENOBUFS`, `ENOMEM`: arm again when something was freed; anything else concerns one
+    /// connection: arm again.
     AcceptEnded(io::Error),
     /// Bytes arrived. Without `more` the receive has ended and wants to be armed again.
     Received {
@@ -120,7 +122,8 @@ pub enum Completion {
         /// Whose.
         key: Key,
     },
-    /// A [`super::ring::Ring::cancel_receive`] is done. The receive itself reports its end separately, before or after this.
+    /// A [`super::ring::Ring::cancel_receive`] is done. The receive itself reports its end
+    /// separately, before or after this.
     CancelDone {
         /// Whose.
         key: Key,

@@ -1,4 +1,4 @@
-//! CPUs and memory as the kernel accounts them: which CPUs are ours, how busy they are, how much a process holds.
+//! CPUs and memory as the kernel accounts them: which CPUs are ours, what a process uses.
 
 use std::fs;
 use std::io;
@@ -27,33 +27,24 @@ pub fn pin(cpu: usize) -> io::Result<()> {
     Ok(sched_setaffinity(None, &set)?)
 }
 
-/// What a CPU did since boot, in clock ticks (hundredths of a second). Only differences mean anything.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct CoreTimes {
-    /// Ticks with work of any kind: processes, kernel, interrupts, and what the hypervisor took away.
-    pub busy: u64,
-    /// All ticks.
-    pub total: u64,
-}
-
-/// What `cpu` did since boot.
+/// CPU seconds that process `pid` has used, in user and kernel mode.
 ///
 /// # Errors
-/// There is no such CPU, or `/proc/stat` cannot be read.
-pub fn core_times(cpu: usize) -> io::Result<CoreTimes> {
-    let missing = || io::Error::new(io::ErrorKind::NotFound, format!("/proc/stat has no cpu{cpu}"));
-    parse_core_times(&fs::read_to_string("/proc/stat")?, cpu).ok_or_else(missing)
+/// There is no such process.
+pub fn process_seconds(pid: u32) -> io::Result<f64> {
+    let path = format!("/proc/{pid}/stat");
+    let ticks = parse_process_ticks(&fs::read_to_string(&path)?);
+    let ticks = ticks.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, path))?;
+    Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
 }
 
-fn parse_core_times(stat: &str, cpu: usize) -> Option<CoreTimes> {
-    let name = format!("cpu{cpu}");
-    let line = stat.lines().find(|line| line.split(' ').next() == Some(&name))?;
-    // user nice system idle iowait irq softirq steal; what follows (guests) is contained in user and nice.
-    let ticks: Vec<u64> =
-        line.split_ascii_whitespace().skip(1).take(8).flat_map(str::parse).collect();
-    let [_, _, _, idle, iowait, ..] = ticks[..] else { return None };
-    let total = ticks.iter().sum();
-    Some(CoreTimes { busy: total - idle - iowait, total })
+fn parse_process_ticks(stat: &str) -> Option<u64> {
+    // The name in parentheses may hold anything; utime and stime are fields 14 and 15, and field 3
+    // follows the name.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some(user + system)
 }
 
 /// Bytes of memory that process `pid` holds (RSS); 0 means this process.
@@ -72,22 +63,13 @@ pub fn resident_bytes(pid: u32) -> io::Result<u64> {
 mod tests {
     use super::*;
 
-    const STAT: &str = "cpu  30 0 30 300 20 2 2 2 9 9\n\
-                        cpu1 10 1 10 100 5 1 1 1 7 7\n\
-                        cpu10 20 0 20 200 10 1 1 1 0 0\n\
-                        intr 1 2 3\n";
-
     #[test]
-    fn busy_is_all_but_idle_and_waiting() {
-        assert_eq!(parse_core_times(STAT, 1), Some(CoreTimes { busy: 24, total: 129 }));
-        assert_eq!(parse_core_times(STAT, 10), Some(CoreTimes { busy: 43, total: 253 }));
-    }
-
-    #[test]
-    fn a_missing_or_broken_line_is_no_answer() {
-        assert_eq!(parse_core_times(STAT, 2), None);
-        assert_eq!(parse_core_times("cpu2 1 2\n", 2), None);
-        assert!(core_times(1 << 20).is_err());
+    fn process_time_is_found_behind_any_name() {
+        let stat = "7 (a) b) S 1 1 1 0 -1 4 9 0 0 0 120 34 0 0 20 0 5 0 1 2 3";
+        assert_eq!(parse_process_ticks(stat), Some(154));
+        assert_eq!(parse_process_ticks("7 (a) S 1"), None);
+        assert!(process_seconds(std::process::id()).is_ok());
+        assert!(process_seconds(u32::MAX).is_err());
     }
 
     #[test]
@@ -96,7 +78,6 @@ mod tests {
         std::thread::spawn(move || {
             pin(cpu).unwrap();
             assert_eq!(available().unwrap(), [cpu]);
-            assert!(core_times(cpu).unwrap().total > 0);
         })
         .join()
         .unwrap();

@@ -1,4 +1,5 @@
-//! What the machine must offer, checked at startup: each problem names what is missing and what to do about it.
+//! What the machine must offer, checked at startup: each problem names what is missing and what to
+//! do about it.
 
 use std::fmt;
 use std::io;
@@ -9,17 +10,20 @@ use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CapabilitySet, capabilities};
 
-/// The oldest kernel that has everything: multishot receive came with 6.0, deferred task work with 6.1.
+use crate::limits::REFUSALS_IN_FLIGHT_MAX;
+
+/// The oldest kernel that has everything: multishot receive came with 6.0, deferred task work with
+/// 6.1.
 const KERNEL_AT_LEAST: (u32, u32) = (6, 1);
 
 /// Locked memory that the executor of one shard needs for its rings.
 const LOCKED_BYTES_PER_SHARD: u64 = 512 << 10;
 
-/// Descriptors beside the connections: logs, rings, links to brokers, the connections that are only told to go away.
-const SPARE_DESCRIPTORS: u64 = 256;
+/// Descriptors beside the connections: standard streams, logs, links to brokers.
+const SPARE_DESCRIPTORS: usize = 128;
 
 /// Descriptors that every shard needs for itself: its rings, eventfds and listener.
-const DESCRIPTORS_PER_SHARD: u64 = 16;
+const DESCRIPTORS_PER_SHARD: usize = 16;
 
 /// The operations that a shard's ring uses.
 const OPERATIONS: [(&str, u8); 7] = [
@@ -60,8 +64,9 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Checks the machine for a server of `shards` shards and `connections_max` connections in all. Raises the soft limit
-/// of open files as far as needed and allowed; changes nothing else. Returns nothing if all is well.
+/// Checks the machine for a server of `shards` shards and `connections_max` connections in all, or
+/// as many as it may have files open where that is 0. Raises the soft limit of open files as far as
+/// needed and allowed; changes nothing else. Returns nothing if all is well.
 #[must_use]
 pub fn check(connections_max: usize, shards: usize) -> Vec<Problem> {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
@@ -174,22 +179,32 @@ fn locked_memory(limit: Rlimit, shards: usize) -> Option<Problem> {
     })
 }
 
+/// Descriptors that a server of `shards` shards keeps for other things than the connections it
+/// serves; also for the connections above the limit, that are only told to go away.
+#[must_use]
+pub fn reserved_descriptors(shards: usize) -> usize {
+    DESCRIPTORS_PER_SHARD * shards + SPARE_DESCRIPTORS + REFUSALS_IN_FLIGHT_MAX
+}
+
 /// Descriptors that `connections_max` connections and `shards` shards need together.
 fn descriptors(connections_max: usize, shards: usize) -> u64 {
-    connections_max as u64 + DESCRIPTORS_PER_SHARD * shards as u64 + SPARE_DESCRIPTORS
+    (connections_max + reserved_descriptors(shards)) as u64
 }
 
 fn open_files(connections_max: usize, shards: usize) -> Option<Problem> {
     let limit = getrlimit(Resource::Nofile);
+    let wanted = if connections_max == 0 { u64::MAX } else { descriptors(connections_max, shards) };
+    let connections_max = connections_max.max(1);
     let needed = descriptors(connections_max, shards);
-    if let Some(raised) = raised(limit, needed) {
+    if let Some(raised) = raised(limit, wanted) {
         // Fails only if the hard limit fell meanwhile; what is left is judged below.
         let _ = setrlimit(Resource::Nofile, raised);
     }
     too_few_files(getrlimit(Resource::Nofile), needed, connections_max)
 }
 
-/// The limit to set so that `needed` files can be open, or as many as the hard limit allows; none if it need not change.
+/// The limit to set so that `needed` files can be open, or as many as the hard limit allows; none
+/// if it need not change.
 fn raised(limit: Rlimit, needed: u64) -> Option<Rlimit> {
     let wanted = needed.min(limit.maximum.unwrap_or(u64::MAX));
     let enough = limit.current.is_none_or(|current| current >= wanted);
@@ -205,7 +220,7 @@ fn too_few_files(limit: Rlimit, needed: u64, connections_max: usize) -> Option<P
     );
     let missing = |what: &str| {
         format!(
-            "{connections_max} connections need {needed} open files, {allowed} are allowed: {what}"
+            "{needed} open files are needed for connections: {connections_max}, {allowed} are allowed: {what}"
         )
     };
     if allowed >= needed {

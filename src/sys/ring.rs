@@ -1,14 +1,16 @@
 //! One io_uring per shard behind a safe interface: sockets by slot, completions by value.
 //!
 //! What must hold, so that no safe caller can make the kernel touch memory that is not its own:
-//! 1. The bytes of a send live in `Memory::slots` from the submission until the completion; one send per slot.
+//! 1. The bytes of a send live in `Memory::slots` from the submission until the completion; one
+//!    send per slot.
 //! 2. Receive buffers belong to the kernel or to the process, never to both (`buffers.rs`).
-//! 3. Every operation that is submitted is counted until its last completion; when the ring is dropped it cancels
-//!    all and waits for zero. If zero does not come the memory is leaked, not freed.
+//! 3. Every operation that is submitted is counted until its last completion; when the ring is
+//!    dropped it cancels all and waits for zero. If zero does not come the memory is leaked, not
+//!    freed.
 //! 4. The ring never leaves the thread that made it (`SINGLE_ISSUER`): it is `!Send`.
 //!
-//! Everything else (at most one receive per socket, closing only what has no operation left) is for the shard to keep;
-//! breaking it loses order or bytes of that connection, not memory safety.
+//! Everything else (at most one receive per socket, closing only what has no operation left) is for
+//! the shard to keep; breaking it loses order or bytes of that connection, not memory safety.
 
 use std::collections::VecDeque;
 use std::io;
@@ -30,8 +32,8 @@ use super::user_data::Kind;
 pub use super::user_data::{Key, SLOTS_MAX};
 use crate::frame::Segment;
 
-/// Linux's `SOCK_CLOEXEC`. Accepted sockets stay *blocking*: with `O_NONBLOCK` some operations would answer `EAGAIN`
-/// where the ring should wait.
+/// Linux's `SOCK_CLOEXEC`. Accepted sockets stay *blocking*: with `O_NONBLOCK` some operations
+/// would answer `EAGAIN` where the ring should wait.
 const ACCEPT_FLAGS: i32 = rustix::net::SocketFlags::CLOEXEC.bits() as i32;
 const MSG_NOSIGNAL: i32 = rustix::net::SendFlags::NOSIGNAL.bits() as i32;
 const POLL_IN: u32 = rustix::event::PollFlags::IN.bits() as u32;
@@ -44,20 +46,23 @@ const SETTLE_AT_MOST: Duration = Duration::from_secs(5);
 pub struct Sizes {
     /// Operations that can be queued between two system calls; more are submitted early.
     pub submission_entries: u32,
-    /// Completions that can wait without overflow (rounded up to a power of two; at least twice the submissions).
+    /// Completions that can wait without overflow (rounded up to a power of two; at least twice the
+    /// submissions).
     pub completion_entries: u32,
-    /// Receive buffers shared by all sockets of the ring (rounded up to a power of two, at most 32,768).
+    /// Receive buffers shared by all sockets of the ring (rounded up to a power of two, at most
+    /// 32,768).
     pub receive_buffers: u16,
     /// Bytes of each receive buffer.
     pub receive_buffer_bytes: u32,
-    /// Size of the ring's own table of sockets, at most the process limit of open files; none: connections are file
-    /// descriptors of the process. With a table, one more connection than it has places is reset by the kernel and ends
-    /// accepting with `ENFILE`, [`Accepted::peer`] is not available, and an [`Accepted`] that is dropped holds its
-    /// place until the ring ends.
+    /// Size of the ring's own table of sockets, at most the process limit of open files; none:
+    /// connections are file descriptors of the process. With a table, one more connection than it
+    /// has places is reset by the kernel and ends accepting with `ENFILE`, [`Accepted::peer`] is
+    /// not available, and an [`Accepted`] that is dropped holds its place until the ring ends.
     pub direct_descriptors: Option<u32>,
 }
 
-/// Lets other rings wake this one. Must not be used after its ring was dropped: the number could name another ring.
+/// Lets other rings wake this one. Must not be used after its ring was dropped: the number could
+/// name another ring.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RingAddress(RawFd);
 
@@ -104,7 +109,8 @@ impl Ring {
     /// Makes a ring that belongs to the calling thread.
     ///
     /// # Errors
-    /// io_uring is missing, forbidden, or too old (see [`super::requirements`]), or memory is short.
+    /// io_uring is missing, forbidden, or too old (see [`super::requirements`]), or memory is
+    /// short.
     pub fn new(sizes: Sizes) -> io::Result<Ring> {
         let ring = IoUring::builder()
             .setup_single_issuer()
@@ -148,7 +154,8 @@ impl Ring {
         self.rearm_accept();
     }
 
-    /// Starts to accept again after [`Completion::AcceptEnded`]. Does nothing while accepting, or without a listener.
+    /// Starts to accept again after [`Completion::AcceptEnded`]. Does nothing while accepting, or
+    /// without a listener.
     pub fn rearm_accept(&mut self) {
         let Some(listener) = &self.listener else { return };
         if self.accepting != Accepting::Idle {
@@ -161,8 +168,9 @@ impl Ring {
         self.push(accept.build().user_data(Kind::Accept.alone()));
     }
 
-    /// Stops accepting; connections that arrived before are still reported, then [`Completion::AcceptEnded`]. Nothing
-    /// is reported if accepting had ended already. The listener stays open, see [`Ring::close_listener`].
+    /// Stops accepting; connections that arrived before are still reported, then
+    /// [`Completion::AcceptEnded`]. Nothing is reported if accepting had ended already. The
+    /// listener stays open, see [`Ring::close_listener`].
     pub fn stop_accept(&mut self) {
         if self.accepting == Accepting::Armed {
             self.accepting = Accepting::Stopping;
@@ -172,7 +180,8 @@ impl Ring {
         }
     }
 
-    /// Closes the listener; the kernel resets connections that nobody accepted. Call it after accepting has ended.
+    /// Closes the listener; the kernel resets connections that nobody accepted. Call it after
+    /// accepting has ended.
     pub fn close_listener(&mut self) {
         assert!(self.accepting == Accepting::Idle, "an accept still refers to the listener");
         self.listener = None;
@@ -196,8 +205,8 @@ impl Ring {
         self.push(socket.socket.close().user_data(Kind::Reject.alone()));
     }
 
-    /// Arms the receive of a socket: from now on bytes are reported as they come, until the receive ends. At most one
-    /// per socket may be armed, or bytes come in the wrong order.
+    /// Arms the receive of a socket: from now on bytes are reported as they come, until the receive
+    /// ends. At most one per socket may be armed, or bytes come in the wrong order.
     pub fn receive(&mut self, key: Key) {
         let (socket, flags) = self.socket(key).operand();
         let receive = opcode::RecvMulti::new(socket, GROUP).build().flags(flags);
@@ -211,8 +220,8 @@ impl Ring {
         self.push(cancel.user_data(Kind::CancelReceive.of(key)));
     }
 
-    /// Sends `bytes[from..to]`, which must not be empty. One send per slot at a time; the ring keeps the bytes until
-    /// its completion.
+    /// Sends `bytes[from..to]`, which must not be empty. One send per slot at a time; the ring
+    /// keeps the bytes until its completion.
     pub fn send(&mut self, key: Key, bytes: Segment, from: u32, to: u32) {
         let part = &bytes[from as usize..to as usize];
         assert!(!part.is_empty(), "an empty send would look like the end of the connection");
@@ -229,10 +238,11 @@ impl Ring {
         self.push(send);
     }
 
-    /// Ends one or both directions of a socket, after everything that was asked for before. A send in flight ends with
-    /// a short count or an error when the writing side ends.
+    /// Ends one or both directions of a socket, after everything that was asked for before. A send
+    /// in flight ends with a short count or an error when the writing side ends.
     ///
-    /// On a file descriptor it is a system call of its own: an operation would be passed to a helper thread.
+    /// On a file descriptor it is a system call of its own: an operation would be passed to a
+    /// helper thread.
     pub fn shutdown(&mut self, key: Key, how: Shutdown) {
         use rustix::net::Shutdown as How;
         let how = match how {
@@ -244,7 +254,8 @@ impl Ring {
         let _ = self.submit();
         let operation = match self.socket(key) {
             Socket::Regular(socket) => {
-                // The only failure is ENOTCONN: the peer has reset the connection, which is what was wanted.
+                // The only failure is ENOTCONN: the peer has reset the connection, which is what
+                // was wanted.
                 let _ = rustix::net::shutdown(socket, how);
                 opcode::Nop::new().build()
             }
@@ -253,8 +264,8 @@ impl Ring {
         self.push(operation.user_data(Kind::Shutdown.of(key)));
     }
 
-    /// Closes the socket of a slot. Operations in flight on it would keep the connection alive in the kernel: end them
-    /// first.
+    /// Closes the socket of a slot. Operations in flight on it would keep the connection alive in
+    /// the kernel: end them first.
     pub fn close(&mut self, key: Key) {
         self.socket(key);
         let socket = self.memory.slots[key.slot as usize].socket.take();
@@ -262,7 +273,8 @@ impl Ring {
         self.push(close.user_data(Kind::Close.of(key)));
     }
 
-    /// Queues a wake of another ring, which sees [`Completion::Woken`]. Reports nothing unless it fails.
+    /// Queues a wake of another ring, which sees [`Completion::Woken`]. Reports nothing unless it
+    /// fails.
     pub fn wake(&mut self, other: RingAddress) {
         let wake = opcode::MsgRingData::new(Fd(other.0), 0, Kind::Woken.alone(), None)
             .build()
@@ -271,7 +283,8 @@ impl Ring {
         self.enqueue(wake);
     }
 
-    /// Reports the rings of `bell` from now on, for as long as the ring lives. At most once per ring.
+    /// Reports the rings of `bell` from now on, for as long as the ring lives. At most once per
+    /// ring.
     pub fn listen_doorbell(&mut self, bell: &Doorbell) {
         assert!(self.doorbell.is_none(), "a ring has one doorbell");
         self.doorbell = Some(bell.clone());
@@ -288,8 +301,8 @@ impl Ring {
     /// Submits what is queued, without waiting. No system call if nothing is.
     ///
     /// # Errors
-    /// Only those that no retry would cure; a kernel short of memory or with an overflowing queue is no error, the rest
-    /// stays queued.
+    /// Only those that no retry would cure; a kernel short of memory or with an overflowing queue
+    /// is no error, the rest stays queued.
     pub fn submit(&mut self) -> io::Result<()> {
         while self.refill() > 0 {
             let submitted = self.enter(0, EnterFlags::empty(), None)?;
@@ -300,8 +313,8 @@ impl Ring {
         Ok(())
     }
 
-    /// Submits what is queued and waits until at least one completion is there, at most `timeout`. Neither a timeout
-    /// nor a signal is an error.
+    /// Submits what is queued and waits until at least one completion is there, at most `timeout`.
+    /// Neither a timeout nor a signal is an error.
     ///
     /// # Errors
     /// As [`Ring::submit`].
@@ -311,7 +324,8 @@ impl Ring {
         self.enter(1, EnterFlags::GETEVENTS, Some(&timeout)).map(drop)
     }
 
-    /// Submits what is queued and fetches completions that the kernel holds back ([`Ring::has_more`]), without waiting.
+    /// Submits what is queued and fetches completions that the kernel holds back
+    /// ([`Ring::has_more`]), without waiting.
     ///
     /// # Errors
     /// As [`Ring::submit`].
@@ -323,7 +337,8 @@ impl Ring {
     /// Whether [`Ring::reap`] would bring more completions. No system call.
     #[must_use]
     pub fn has_more(&self) -> bool {
-        // SAFETY: no other view of the submission queue exists: each lives inside one method of `Ring`, which is !Sync.
+        // SAFETY: no other view of the submission queue exists: each lives inside one method of
+        // `Ring`, which is !Sync.
         let queue = unsafe { self.ring.submission_shared() };
         queue.taskrun() || queue.cq_overflow()
     }
@@ -412,12 +427,14 @@ impl Ring {
                 let socket = if self.direct {
                     Socket::Direct(descriptor)
                 } else {
-                    // SAFETY: the kernel has just made this descriptor for us and nobody else knows it.
+                    // SAFETY: the kernel has just made this descriptor for us and nobody else knows
+                    // it.
                     Socket::Regular(unsafe { OwnedFd::from_raw_fd(descriptor as RawFd) })
                 };
                 if !more {
-                    // An accept that ends with a connection (the completion queue overflowed) goes on. If it is being
-                    // stopped, the new one is stopped at once, so that its end is reported exactly once.
+                    // An accept that ends with a connection (the completion queue overflowed) goes
+                    // on. If it is being stopped, the new one is stopped at once, so that its end
+                    // is reported exactly once.
                     self.rearm_accept();
                     if stopping {
                         self.stop_accept();
@@ -443,8 +460,8 @@ impl Ring {
         self.memory.buffers.publish(received.buffer);
     }
 
-    /// How often the ring was entered while completions had overflowed their queue. Nothing is lost then, but
-    /// multishot operations end and must be armed again.
+    /// How often the ring was entered while completions had overflowed their queue. Nothing is lost
+    /// then, but multishot operations end and must be armed again.
     #[must_use]
     pub fn completion_overflows(&self) -> u64 {
         self.overflows
@@ -484,8 +501,9 @@ impl Ring {
     }
 
     fn try_enqueue(&mut self, operation: &Entry) -> bool {
-        // SAFETY: what the operation refers to lives until its completion: bytes of a send are in `memory.slots`,
-        // receives take from `memory.buffers`, all else refers to descriptors only. `memory` outlives all operations.
+        // SAFETY: what the operation refers to lives until its completion: bytes of a send are in
+        // `memory.slots`, receives take from `memory.buffers`, all else refers to descriptors only.
+        // `memory` outlives all operations.
         unsafe { self.ring.submission().push(operation) }.is_ok()
     }
 
@@ -520,8 +538,8 @@ impl Ring {
             Some(timeout) => {
                 let args = SubmitArgs::new().timespec(timeout);
                 flags.insert(EnterFlags::EXT_ARG);
-                // SAFETY: the argument is what EXT_ARG announces (`SubmitArgs` is the kernel's getevents_arg) and lives
-                // through the call.
+                // SAFETY: the argument is what EXT_ARG announces (`SubmitArgs` is the kernel's
+                // getevents_arg) and lives through the call.
                 unsafe { submitter.enter(queued, at_least, flags.bits(), Some(&args)) }
             }
             // SAFETY: without EXT_ARG the argument is a signal mask; none is given.
@@ -537,10 +555,12 @@ impl Ring {
     /// Cancels all operations and waits for their completions; whether all came.
     fn settle(&mut self) -> bool {
         let deadline = Instant::now() + self.settle_at_most;
-        // Taken, so that nothing is armed again; kept open, because queued operations still name their numbers.
+        // Taken, so that nothing is armed again; kept open, because queued operations still name
+        // their numbers.
         let _kept = (self.doorbell.take(), self.listener.take());
         while self.in_flight > 0 && Instant::now() < deadline {
-            // Anew in each round: an operation may have been between two states when the last one looked.
+            // Anew in each round: an operation may have been between two states when the last one
+            // looked.
             let cancel = opcode::AsyncCancel2::new(CancelBuilder::any()).build();
             self.push(cancel.user_data(Kind::CancelAll.alone()));
             if self.wait(Duration::from_millis(50)).is_err() {
@@ -559,9 +579,9 @@ impl Ring {
 impl Drop for Ring {
     fn drop(&mut self) {
         if self.settle() && self.ring.submitter().unregister_buf_ring(GROUP).is_ok() {
-            // SAFETY: no operation is in flight and none waits, and the kernel has let go of the buffers: nothing
-            // refers to the memory any more. It is not used again: this is the end of the ring. On every other path,
-            // a panic above included, it is leaked.
+            // SAFETY: no operation is in flight and none waits, and the kernel has let go of the
+            // buffers: nothing refers to the memory any more. It is not used again: this is the end
+            // of the ring. On every other path, a panic above included, it is leaked.
             unsafe { ManuallyDrop::drop(&mut self.memory) }
         }
     }

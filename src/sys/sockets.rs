@@ -5,14 +5,17 @@ use std::net::{SocketAddr, TcpListener};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// Connections that the kernel queues until the shard accepts them; the kernel caps it at `net.core.somaxconn`.
+/// Connections that the kernel queues until the shard accepts them; the kernel caps it at
+/// `net.core.somaxconn`.
 pub const BACKLOG: i32 = 4096;
 
-/// Opens a listening socket. With `reuse_port` every shard opens one at the same address and the kernel spreads
-/// connections over them. Accepted sockets inherit `TCP_NODELAY`: a shard joins what belongs together itself.
+/// Opens a listening socket. With `reuse_port` every shard opens one at the same address and the
+/// kernel spreads connections over them. Accepted sockets inherit `TCP_NODELAY`: a shard joins what
+/// belongs together itself.
 ///
 /// # Errors
-/// The address is in use, not ours, or not allowed; [`super::requirements::explain_bind`] says it in words.
+/// The address is in use, not ours, or not allowed; [`super::requirements::explain_bind`] says it
+/// in words.
 pub fn listener(address: SocketAddr, reuse_port: bool, backlog: i32) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // A restarted server must not wait for the last connections of its predecessor to be forgotten.

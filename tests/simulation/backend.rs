@@ -61,8 +61,10 @@ impl Backend {
         self.last_sent = random.chance(3);
         let close = if self.last_sent { "Connection: close\r\n" } else { "" };
         let length = body.len();
-        format!("{method} {path} HTTP/1.1\r\nHost: sim\r\n{close}Content-Length: {length}\r\n\r\n{body}")
-            .into_bytes()
+        format!(
+            "{method} {path} HTTP/1.1\r\nHost: sim\r\n{close}Content-Length: {length}\r\n\r\n{body}"
+        )
+        .into_bytes()
     }
 }
 

@@ -13,24 +13,24 @@ use super::{faults::Mutation, random::Random};
 pub struct Links {
     shards: usize,
     /// Messages that one link holds.
-    capacity: usize,
+    pub capacity: usize,
     queues: Vec<VecDeque<LinkMessage>>,
     mutation: Option<Mutation>,
     random: Random,
 }
 
 impl Links {
-    pub fn new(
-        shards: usize,
-        capacity: usize,
-        mutation: Option<Mutation>,
-        random: Random,
-    ) -> Self {
+    pub fn new(shards: usize, capacity: usize, mutation: Option<Mutation>, random: Random) -> Self {
         let queues = (0..shards * shards).map(|_| VecDeque::new()).collect();
         Self { shards, capacity, queues, mutation, random }
     }
 
-    pub fn push(&mut self, from: usize, to: usize, message: LinkMessage) -> Result<(), LinkMessage> {
+    pub fn push(
+        &mut self,
+        from: usize,
+        to: usize,
+        message: LinkMessage,
+    ) -> Result<(), LinkMessage> {
         assert_ne!(from, to, "a shard has no link to itself");
         let queue = &mut self.queues[from * self.shards + to];
         if queue.len() >= self.capacity {

@@ -148,8 +148,8 @@ impl Oracle {
 }
 
 fn payload(id: u64, padding: usize) -> String {
-    let letter = char::from(b'a' + (id % 26) as u8);
-    let padding: String = std::iter::repeat_n(letter, padding).collect();
+    let letter = char::from(b'a' + (id % 26) as u8).to_string();
+    let padding = letter.repeat(padding);
     format!(r#"{{"id":{id},"x":"{padding}"}}"#)
 }
 

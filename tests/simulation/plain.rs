@@ -75,6 +75,27 @@ impl Handler for Relay {
     }
 }
 
+/// Asks again for as long as it is refused.
+pub struct Stubborn;
+
+impl Stubborn {
+    fn ask(connection: &mut Context<'_>) {
+        connection.publish("stubborn", Payload::Text, b"again");
+    }
+}
+
+impl Handler for Stubborn {
+    fn message(&mut self, _: Message<'_>, connection: &mut Context<'_>) {
+        Self::ask(connection);
+    }
+
+    fn answered(&mut self, _: u32, answer: Answer, connection: &mut Context<'_>) {
+        if let Answer::Failed(_) = answer {
+            Self::ask(connection);
+        }
+    }
+}
+
 #[derive(Debug)]
 enum Command {
     Subscribe(usize),

@@ -16,7 +16,10 @@ use tiderace::{
     },
 };
 
-use super::{plain::Relay, random::Random};
+use super::{
+    plain::{Relay, Stubborn},
+    random::Random,
+};
 
 const SECRET: &str = "secret";
 
@@ -26,9 +29,47 @@ pub fn users() -> Vec<(String, String)> {
     [(String::new(), String::new())].into_iter().chain(named).collect()
 }
 
-/// A process for `shards` cores; `alive` counts connections with a handler.
+/// What differs between worlds.
+#[derive(Clone, Copy)]
+pub struct Shape {
+    pub shards: usize,
+    pub channels: usize,
+    /// Messages that a link holds.
+    pub link_capacity: usize,
+    pub connections_max: usize,
+    pub queue_bytes_max: usize,
+    pub subscriptions_max: usize,
+}
+
+impl Shape {
+    /// Of `shards` shards with room for everything.
+    pub fn roomy(shards: usize) -> Self {
+        Self {
+            shards,
+            channels: 4,
+            link_capacity: 64,
+            connections_max: 1_000,
+            queue_bytes_max: 1 << 20,
+            subscriptions_max: 100,
+        }
+    }
+
+    /// As narrow as chance wants it.
+    pub fn any(random: &mut Random) -> Self {
+        Self {
+            shards: random.between(1, 3),
+            channels: random.between(1, 4),
+            link_capacity: *random.pick(&[1, 2, 3, 4, 64]),
+            connections_max: *random.pick(&[5, 1_000, 1_000]),
+            queue_bytes_max: *random.pick(&[500, 4_000, 1 << 20, 1 << 20]),
+            subscriptions_max: *random.pick(&[2, 100]),
+        }
+    }
+}
+
+/// A process of that shape; `alive` counts connections with a handler.
 pub fn process(
-    shards: usize,
+    shape: Shape,
     random: &mut Random,
     now: Now,
     alive: &Arc<AtomicUsize>,
@@ -54,11 +95,11 @@ pub fn process(
         node: String::new(),
     };
     let settings = Settings {
-        connections_max: *random.pick(&[5, 1_000, 1_000]),
-        queue_bytes_max: *random.pick(&[500, 4_000, 1 << 20]),
+        connections_max: shape.connections_max,
+        queue_bytes_max: shape.queue_bytes_max,
         message_bytes_max: 64 << 10,
         body_bytes_max: 64 << 10,
-        subscriptions_max: *random.pick(&[2, 100]),
+        subscriptions_max: shape.subscriptions_max,
         request_timeout_ms: 10_000,
         idle_timeout_ms: 75_000,
         policy,
@@ -69,16 +110,19 @@ pub fn process(
         watch: None,
         health_enabled: true,
         page: None,
-        routes: vec![Route {
-            path: "/relay".to_owned(),
-            handler: Arc::new(move || Box::new(Relay::new(&alive))),
-        }],
+        routes: vec![
+            Route {
+                path: "/relay".to_owned(),
+                handler: Arc::new(move || Box::new(Relay::new(&alive))),
+            },
+            Route { path: "/stubborn".to_owned(), handler: Arc::new(|| Box::new(Stubborn)) },
+        ],
         node_name: "simulated".to_owned(),
-        process_stats: ProcessStats::default,
+        process_stats: |_| ProcessStats::default(),
     };
     Arc::new(Process {
         key: HashKey(random.next(), random.next()),
-        shards,
+        shards: shape.shards,
         settings,
         connections: AtomicUsize::default(),
         started: now,

@@ -12,6 +12,19 @@ pub struct Summary {
     pub slow: u64,
 }
 
+impl Summary {
+    /// This world's and another one's together.
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            trace: self.trace ^ other.trace,
+            events: self.events + other.events,
+            deliveries: self.deliveries + other.deliveries,
+            acknowledged: self.acknowledged + other.acknowledged,
+            slow: self.slow + other.slow,
+        }
+    }
+}
+
 /// Lives a world from its seed to its end; panics where something does not hold.
 pub fn live(seed: u64, mutation: Option<Mutation>) -> Summary {
     let mut world = World::new(seed, mutation);
@@ -44,6 +57,12 @@ pub fn live(seed: u64, mutation: Option<Mutation>) -> Summary {
 
 fn everybody_leaves(world: &mut World) {
     for client in 0..world.clients.len() {
+        if world.clients[client].over && world.random.chance(30) {
+            continue;
+        }
+        if world.random.chance(20) {
+            world.stall(client, true);
+        }
         world.leave(client);
         if world.random.chance(30) {
             let shard = world.random.below(world.shards());

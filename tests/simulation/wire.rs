@@ -50,7 +50,10 @@ fn frame(opcode: OpCode, is_final: bool, payload: &[u8], random: &mut Random) ->
 #[derive(Debug, PartialEq, Eq)]
 pub enum Said {
     /// An HTTP response.
-    Response { status: u16, body: Vec<u8> },
+    Response {
+        status: u16,
+        body: Vec<u8>,
+    },
     Text(Vec<u8>),
     Binary(Vec<u8>),
     Pong,

@@ -27,7 +27,7 @@ use super::{
     oracle::{Oracle, name},
     plain::Plain,
     random::Random,
-    settings,
+    settings::{self, Shape},
 };
 
 /// The cores' hands: what the ring and the real links are in a process.
@@ -91,7 +91,7 @@ pub struct World {
     /// Steps for which a shard does nothing.
     paused: Vec<usize>,
     /// Publications of threads that are no shard.
-    outside: BTreeMap<u64, usize>,
+    pub outside: BTreeMap<u64, usize>,
     /// What happened so far, to see that something did.
     pub events: u64,
     /// All bytes that clients got, in order: equal for equal seeds.
@@ -102,22 +102,28 @@ pub struct World {
 impl World {
     pub fn new(seed: u64, mutation: Option<Mutation>) -> Self {
         let mut random = Random::new(seed);
-        let shards = random.between(1, 3);
-        let shards = if mutation.is_some() { shards.max(2) } else { shards };
+        let mut shape = Shape::any(&mut random);
+        if mutation.is_some() {
+            shape.shards = shape.shards.max(2);
+        }
+        Self::of(shape, random, mutation)
+    }
+
+    /// A world of that shape, in which nothing has happened yet.
+    pub fn of(shape: Shape, mut random: Random, mutation: Option<Mutation>) -> Self {
+        let Shape { shards, channels, link_capacity, .. } = shape;
         let now = Now { monotonic_ms: 1_000_000, unix_s: 1_700_000_000 };
         let handlers = Arc::default();
-        let process = settings::process(shards, &mut random, now, &handlers);
-        let capacity = *random.pick(&[1, 2, 3, 4, 64]);
+        let process = settings::process(shape, &mut random, now, &handlers);
         let core = |shard: usize| {
             let seed = [shard as u8; 32];
             Core::new(shard as ShardId, Arc::clone(&process), seed, now)
         };
-        let channels = random.between(1, 4);
         Self {
             now,
             cores: (0..shards).map(core).collect(),
             kernels: (0..shards).map(|_| Kernel::new(mutation)).collect(),
-            links: Links::new(shards, capacity, mutation, random.clone()),
+            links: Links::new(shards, link_capacity, mutation, random.clone()),
             clients: Vec::new(),
             oracle: Oracle::new(channels),
             channels,
@@ -319,13 +325,19 @@ impl World {
             return;
         }
         let client = *self.random.pick(&live);
-        let stalls = self.random.chance(30);
+        match self.random.below(10) {
+            0..=1 => self.stall(client, true),
+            2 => self.stall(client, false),
+            _ => self.leave(client),
+        }
+    }
+
+    /// A client stops reading, or begins again.
+    pub fn stall(&mut self, client: usize, stalled: bool) {
         let Client { shard, conn, .. } = self.clients[client];
-        if stalls {
-            let socket = self.kernels[shard].sockets.get_mut(&conn.slot);
-            socket.into_iter().for_each(|socket| socket.stalled ^= true);
-        } else {
-            self.leave(client);
+        let socket = self.kernels[shard].sockets.get_mut(&conn.slot);
+        if let Some(socket) = socket.filter(|socket| socket.conn == conn) {
+            socket.stalled = stalled;
         }
     }
 
@@ -390,12 +402,17 @@ impl World {
         self.cores[shard].outside(self.now, id, call);
     }
 
-    /// Nobody begins anything; what is under way goes on until nothing moves.
+    /// Everybody reads again, nobody begins anything, until nothing moves.
     pub fn settle(&mut self) {
         for kernel in &mut self.kernels {
-            kernel.hostile = false;
             kernel.sockets.values_mut().for_each(|socket| socket.stalled = false);
         }
+        self.rest();
+    }
+
+    /// Nobody begins anything; what is under way goes on until nothing moves.
+    fn rest(&mut self) {
+        self.kernels.iter_mut().for_each(|kernel| kernel.hostile = false);
         let mut quiet = 0;
         for _ in 0..100_000 {
             let before = self.events;
@@ -455,11 +472,12 @@ impl World {
         assert!(self.slow <= closed, "{} ends that {closed} slow consumers explain", self.slow);
     }
 
-    /// Everybody has gone: nothing of them is left anywhere.
+    /// Everybody has gone, well or not: nothing of them is left anywhere when the deadlines of
+    /// those who do not read or never say FIN have passed.
     pub fn check_empty(&mut self) {
         self.now.monotonic_ms += 200;
         for _ in 0..20 {
-            self.settle();
+            self.rest();
             self.now.monotonic_ms += 1_000;
         }
         for (shard, core) in self.cores.iter().enumerate() {

@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::connections::Loss;
 use super::proc;
 use super::protocol::Protocol;
+use crate::sys::cpu;
 
 /// For outstanding deliveries after the window.
 pub(super) const DRAIN_SECONDS_MAX: u64 = 5;
@@ -137,7 +138,7 @@ impl Stopwatch {
             idle,
             thread: proc::thread_cpu(),
             core_rest: self.server.cpu.and_then(proc::core_rest_seconds),
-            process: self.server.pid.and_then(proc::process_cpu_seconds),
+            process: self.server.pid.and_then(|pid| cpu::process_seconds(pid).ok()),
         }
     }
 

@@ -5,7 +5,6 @@ use std::fs;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use rustix::thread::{CpuSet, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::Error;
@@ -28,21 +27,6 @@ fn parse_core_rest(stat: &str, cpu: usize) -> Option<u64> {
     // user nice system idle iowait irq softirq steal
     let ticks: Vec<u64> = line.take(8).map(str::parse).collect::<Result<_, _>>().ok()?;
     Some(ticks.get(3)? + ticks.get(4)? + ticks.get(7)?)
-}
-
-/// CPU seconds that process `pid` has used.
-pub(super) fn process_cpu_seconds(pid: u32) -> Option<f64> {
-    let ticks = parse_process_ticks(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
-    Some(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
-}
-
-fn parse_process_ticks(stat: &str) -> Option<u64> {
-    // The name in parentheses may hold anything; utime and stime are fields 14 and 15, and field 3
-    // follows the name.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
-    let user: u64 = fields.next()?.parse().ok()?;
-    let system: u64 = fields.next()?.parse().ok()?;
-    Some(user + system)
 }
 
 /// Memory of a process in bytes.
@@ -77,12 +61,7 @@ pub(super) fn thread_cpu() -> Duration {
 
 /// Pins the calling thread to one core.
 pub(super) fn pin(cpu: usize) -> Result<(), Error> {
-    if cpu >= CpuSet::MAX_CPU {
-        return Err(Error::Usage(format!("there is no core {cpu}")));
-    }
-    let mut set = CpuSet::new();
-    set.set(cpu);
-    sched_setaffinity(None, &set)
+    crate::sys::cpu::pin(cpu)
         .map_err(|error| Error::Usage(format!("cannot run on core {cpu}: {error}")))
 }
 
@@ -116,13 +95,6 @@ mod tests {
         assert_eq!(parse_core_rest(stat, 1), Some(109));
         assert_eq!(parse_core_rest(stat, 10), Some(27));
         assert_eq!(parse_core_rest(stat, 2), None);
-    }
-
-    #[test]
-    fn a_process_name_with_spaces_and_parentheses_is_skipped() {
-        let stat = "7 (a) b) S 1 7 7 0 -1 4194304 1 2 3 4 500 60 0 0 20 0 1 0 9 9 9";
-        assert_eq!(parse_process_ticks(stat), Some(560));
-        assert_eq!(parse_process_ticks("7 S 1"), None);
     }
 
     #[test]

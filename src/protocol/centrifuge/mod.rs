@@ -656,9 +656,12 @@ mod tests {
         let reply = session.answered(NOW, &policy, 5, Answer::Connected);
         assert_eq!(
             String::from_utf8(reply).unwrap(),
-            format!(
-                r#"{{"id":5,"connect":{{"client":"{CLIENT}","version":"1.0","ping":25,"pong":true,"node":"n1"}}}}"#
-            )
+            [
+                r#"{"id":5,"connect":{"client":""#,
+                CLIENT,
+                r#"","version":"1.0","ping":25,"pong":true,"node":"n1"}}"#,
+            ]
+            .concat()
         );
 
         let policy = Policy { ping_interval_ms: 0, node: String::new(), ..policy };

@@ -146,7 +146,10 @@ mod tests {
         connect.node = "n";
         assert_eq!(
             text(result(1, "connect", &connect)),
-            r#"{"id":1,"connect":{"client":"id","version":"1","expires":true,"ttl":60,"ping":25,"pong":true,"node":"n"}}"#
+            concat!(
+                r#"{"id":1,"connect":{"client":"id","version":"1","expires":true,"ttl":60,"#,
+                r#""ping":25,"pong":true,"node":"n"}}"#
+            )
         );
     }
 

@@ -1,0 +1,267 @@
+//! Scripts: what a world must do in cases that chance finds seldom, or found once.
+
+use bytes::Bytes;
+use tiderace::{
+    core::OutsideCall,
+    limits::{COMMANDS_IN_FLIGHT_MAX, LINK_BACKLOG_BYTES_MAX},
+    protocol::{Name, Payload},
+};
+
+use super::{
+    oracle::{name, number},
+    scene::Scene,
+    settings::Shape,
+    wire,
+};
+
+fn subscribe(id: usize, channel: &str) -> String {
+    format!(r#"{{"id":{id},"subscribe":{{"channel":"{channel}"}}}}"#)
+}
+
+fn unsubscribe(id: usize, channel: &str) -> String {
+    format!(r#"{{"id":{id},"unsubscribe":{{"channel":"{channel}"}}}}"#)
+}
+
+fn publish(id: usize, channel: &str, data: &str) -> String {
+    format!(r#"{{"id":{id},"publish":{{"channel":"{channel}","data":{data}}}}}"#)
+}
+
+fn post(path: &str, body: &str, headers: &str) -> Vec<u8> {
+    let length = body.len();
+    format!("POST {path} HTTP/1.1\r\nHost: sim\r\n{headers}Content-Length: {length}\r\n\r\n{body}")
+        .into_bytes()
+}
+
+#[test]
+fn an_unsubscribe_may_overtake_its_subscribes_grant() {
+    for home in 0..2 {
+        let mut scene = Scene::new(Shape::roomy(2));
+        let channel = scene.channel_of(home);
+        let client = scene.client(0);
+        let commands = [subscribe(2, &channel), unsubscribe(3, &channel), subscribe(4, &channel)];
+        scene.tell(client, &commands.join("\n"));
+        scene.rest();
+        let answers = [
+            r#"{"id":2,"subscribe":{}}"#,
+            r#"{"id":3,"unsubscribe":{}}"#,
+            r#"{"id":4,"subscribe":{}}"#,
+        ];
+        assert_eq!(scene.hear(client), answers);
+        assert_eq!(scene.world.cores[home].home().subscribers(&channel), 1);
+    }
+}
+
+#[test]
+fn nothing_of_a_channel_comes_behind_the_unsubscribe_reply() {
+    let mut scene = Scene::new(Shape::roomy(1));
+    let channel = scene.channel_of(0);
+    let client = scene.subscriber(0, &channel);
+    let (other, data) = (scene.client(0), "7");
+    // Both in one turn: the publication waits in the channel's segment when its reader leaves.
+    scene.tell(other, &publish(2, &channel, data));
+    scene.tell(client, &unsubscribe(3, &channel));
+    scene.rest();
+    let heard = scene.hear(client);
+    assert_eq!(heard.last().map(String::as_str), Some(r#"{"id":3,"unsubscribe":{}}"#), "{heard:?}");
+}
+
+#[test]
+fn answers_count_against_the_queue_of_who_does_not_read() {
+    let shape = Shape { queue_bytes_max: 1_000, ..Shape::roomy(2) };
+    for home in 0..2 {
+        let mut scene = Scene::new(shape);
+        let channel = scene.channel_of(home);
+        let client = scene.client(0);
+        for id in 2..500 {
+            scene.tell(client, &publish(id, &channel, "7"));
+            scene.rest();
+        }
+        assert_eq!(scene.world.cores[0].counts().counters.slow_consumers_closed, 1, "{home}");
+        assert_eq!(scene.hear(client).last().map(String::as_str), Some("close 3008"));
+
+        let backend = scene.open(0);
+        for _ in 0..500 {
+            let body = format!(r#"{{"channel":"{channel}","data":7}}"#);
+            scene.say(backend, post("/api/publish", &body, ""));
+            scene.rest();
+        }
+        assert_eq!(scene.world.cores[0].counts().counters.slow_consumers_closed, 2, "{home}");
+    }
+}
+
+#[test]
+fn who_is_slow_hears_nothing_behind_what_it_missed() {
+    let mut scene = Scene::new(Shape { queue_bytes_max: 500, ..Shape::roomy(1) });
+    let backend = scene.open(0);
+    let mut requests = Vec::new();
+    (0..9).for_each(|_| requests.extend(post("/api/nothing", "{}", "")));
+    requests.extend(post("/api/publish", r#"{"channel":"c0","data":7}"#, "Connection: close\r\n"));
+    scene.say(backend, requests);
+    scene.rest();
+    let heard = scene.hear(backend);
+    assert!(heard.iter().all(|answer| answer.starts_with("404")), "{heard:?}");
+    assert_eq!(scene.world.cores[0].counts().counters.slow_consumers_closed, 1);
+}
+
+#[test]
+fn a_last_request_is_answered_whatever_comes_behind_it() {
+    let mut scene = Scene::new(Shape::roomy(2));
+    let body = format!(r#"{{"channel":"{}","data":7}}"#, scene.channel_of(1));
+    let backend = scene.open(0);
+    scene.say(backend, post("/api/publish", &body, "Connection: close\r\n"));
+    scene.say(backend, vec![b'x'; 100_000]);
+    scene.rest();
+    assert_eq!(scene.hear(backend), [r#"200 {"result":{}}"#]);
+}
+
+#[test]
+fn a_flood_behind_a_last_request_ends_the_connection() {
+    let mut scene = Scene::new(Shape::roomy(2));
+    let body = format!(r#"{{"channel":"{}","data":7}}"#, scene.channel_of(1));
+    let backend = scene.open(0);
+    scene.say(backend, post("/api/publish", &body, "Connection: close\r\n"));
+    scene.say(backend, vec![b'x'; 300_000]);
+    scene.rest();
+    assert!(scene.hear(backend).is_empty());
+    scene.rest();
+    assert_eq!(scene.world.cores[0].counts().connections, 0);
+}
+
+#[test]
+fn a_peer_gets_error_111_beyond_the_commands_in_flight() {
+    let mut scene = Scene::new(Shape::roomy(2));
+    let channel = scene.channel_of(1);
+    let client = scene.client(0);
+    let count = COMMANDS_IN_FLIGHT_MAX + 5;
+    let lines: Vec<String> = (0..count).map(|at| publish(2 + at, &channel, "7")).collect();
+    scene.tell(client, &lines.join("\n"));
+    scene.rest();
+    let heard = scene.hear(client);
+    let refused = heard.iter().filter(|line| line.contains("111")).count();
+    assert_eq!((heard.len(), refused), (count, 5), "{heard:?}");
+}
+
+#[test]
+fn a_publication_is_encoded_once_for_all_receivers_of_all_cores() {
+    let mut scene = Scene::new(Shape::roomy(2));
+    let channel = scene.channel_of(0);
+    let readers: Vec<usize> = (0..20).map(|at| scene.subscriber(at % 2, &channel)).collect();
+    let publisher = scene.client(1);
+    scene.tell(publisher, &publish(2, &channel, r#"{"id":7}"#));
+    scene.rest();
+    for reader in readers {
+        let heard = scene.hear(reader);
+        assert!(heard.len() == 1 && heard[0].contains(r#"{"id":7}"#), "{heard:?}");
+    }
+    let encoded: u64 =
+        scene.world.cores.iter().map(|core| core.counts().counters.frames_encoded).sum();
+    assert_eq!(encoded, 1);
+}
+
+/// Publishes from a thread that is no shard, at that shard, until it is refused.
+fn publish_until_refused(scene: &mut Scene, shard: usize, channel: &str) -> u64 {
+    const LETTERS: usize = 1 << 20;
+    for count in 0.. {
+        let (id, data) = scene.world.oracle.publish(0, &[number(channel)], LETTERS);
+        let call = OutsideCall::Publish {
+            channel: Name::from(channel),
+            data: Bytes::from(data),
+            payload: Payload::Json,
+        };
+        let now = scene.world.now;
+        let refused = scene.world.cores[shard].counts().counters.publications_refused;
+        scene.world.outside.insert(id, number(channel));
+        scene.world.cores[shard].outside(now, id, call);
+        if scene.world.cores[shard].counts().counters.publications_refused > refused {
+            return count;
+        }
+        assert!(count as usize * LETTERS <= LINK_BACKLOG_BYTES_MAX, "a backlog without an end");
+    }
+    unreachable!()
+}
+
+/// The link to a home is full, or the link from it: publishers are told 111, state goes on, and
+/// what was acknowledged comes once, in order, when there is room.
+#[test]
+fn a_full_link_refuses_publications_and_loses_none() {
+    for publisher in 0..2 {
+        let shape = Shape { queue_bytes_max: 1 << 30, ..Shape::roomy(2) };
+        let mut scene = Scene::new(shape);
+        let channel = scene.channel_of(1);
+        scene.world.oracle = super::oracle::Oracle::new(number(&channel) + 1);
+        let reader = scene.subscriber(0, &channel);
+        let mut window = scene.world.oracle.open(number(&channel));
+
+        scene.world.links.capacity = 0;
+        let taken = publish_until_refused(&mut scene, publisher, &channel);
+        assert!(taken as usize * (1 << 20) >= LINK_BACKLOG_BYTES_MAX - (1 << 20), "{taken}");
+        let late = scene.client(0);
+        scene.tell(late, &subscribe(2, &channel));
+        scene.rest();
+        assert!(scene.hear(late).is_empty() && scene.hear(reader).is_empty());
+
+        scene.world.links.capacity = 1;
+        scene.rest();
+        for line in scene.hear(reader) {
+            let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+            let data = line["push"]["pub"]["data"].to_string();
+            scene.world.oracle.delivered(&mut window, &data);
+        }
+        assert_eq!(scene.world.oracle.deliveries, taken);
+        assert_eq!(scene.world.oracle.acknowledged, taken);
+        scene.world.oracle.complete(&window);
+        assert_eq!(scene.hear(late)[0], r#"{"id":2,"subscribe":{}}"#);
+        assert_eq!(scene.world.cores[1].home().subscribers(&channel), 2);
+    }
+}
+
+/// The grant of a subscribe may still be under way when the markers say that no publication is:
+/// what stands behind the place of its answer goes out nevertheless.
+#[test]
+fn a_drain_delivers_what_stands_behind_an_unanswered_command() {
+    let mut scene = Scene::new(Shape::roomy(2));
+    let channel = scene.channel_of(1);
+    let reader = scene.subscriber(0, &channel);
+    let publisher = scene.client(1);
+    scene.tell(publisher, &publish(2, &channel, "7"));
+    scene.world.turn(1, true);
+    assert_eq!(scene.hear(publisher), [r#"{"id":2,"publish":{}}"#]);
+    scene.world.cores.iter_mut().for_each(|core| core.drain_begin());
+    scene.world.cores.iter_mut().for_each(|core| core.drain_mark());
+    scene.world.turn(1, true);
+    let another = (number(&channel) + 1..).map(name).find(|name| scene.home_of(name) == 1);
+    scene.tell(reader, &subscribe(3, &another.unwrap()));
+    scene.world.turn(0, true);
+    // The second marker goes through, the grant behind it does not.
+    scene.world.links.capacity = 1;
+    scene.world.turn(1, true);
+    scene.world.turn(0, true);
+    assert!(scene.world.cores.iter().all(|core| core.drain_is_quiet()));
+    scene.world.cores.iter_mut().for_each(|core| core.drain_close());
+    scene.world.turn(0, true);
+    let heard = scene.hear(reader);
+    assert!(heard.len() == 2 && heard[0].contains("\"data\":7"), "{heard:?}");
+    assert_eq!(heard[1], "close 3001");
+}
+
+/// A handler that repeats what is refused at once keeps its shard busy, but not from working.
+#[test]
+fn a_handler_that_asks_again_and_again_starves_nobody() {
+    let mut scene = Scene::new(Shape::roomy(1));
+    let stubborn = scene.open(0);
+    scene.say(stubborn, wire::upgrade("/stubborn"));
+    scene.rest();
+    scene.hear(stubborn);
+    scene.world.cores[0].drain_begin();
+    scene.tell(stubborn, "begin");
+    for _ in 0..20 {
+        scene.world.turn(0, false);
+    }
+    let refused = scene.world.cores[0].counts().counters.publications_refused;
+    assert!((3..1_000).contains(&refused), "once a flush: {refused}");
+    scene.world.cores[0].drain_close();
+    for _ in 0..20 {
+        scene.world.turn(0, false);
+    }
+    assert_eq!(scene.hear(stubborn), ["close 1001"]);
+}
