@@ -48,6 +48,8 @@ pub(super) struct Http {
     pub(super) deadline_ms: u64,
     /// The connection is above the limit and will be told so.
     pub(super) refused: bool,
+    /// A device's agent uses it: in a drain it is told so, not cut off.
+    pub(super) device: bool,
     /// No further request is read: the connection ends when the last answer is out.
     pub(super) last: bool,
 }

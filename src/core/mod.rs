@@ -157,7 +157,7 @@ impl Core {
         let connection = self.slots.at(conn.slot);
         let refused = before >= limit || self.drain.has_begun();
         let reader = crate::codec::http::Reader::new();
-        connection.session = Session::Http(Http { reader, deadline_ms, refused, last: false });
+        connection.session = Session::Http(Http { reader, deadline_ms, refused, device: false, last: false });
         self.counters.connections_accepted += 1;
         self.counters.connections_refused += u64::from(refused);
         self.wheel.set(conn.slot, deadline_ms);

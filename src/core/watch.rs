@@ -185,11 +185,14 @@ impl Core {
     /// Follows a request of a device up to whoever knows whose its token is.
     pub(super) fn watch_asked(&mut self, now: Now, conn: ConnRef, asked: Asked) {
         let Asked { what, token, keep_alive } = asked;
+        // What is told 503 at the end of the server is told the end of its connection too.
+        let keep_alive = keep_alive && !self.drain.has_begun();
         let connection = self.slots.at(conn.slot);
         let place = connection.writer.reserve();
         let reply = HttpReply { conn, place, keep_alive };
         if let Session::Http(http) = &mut connection.session {
             http.last |= !keep_alive;
+            http.device = true;
         }
         let what = match what {
             Ok(what) => what,
@@ -432,7 +435,8 @@ impl Core {
     #[expect(clippy::wrong_self_convention, reason = "the connection goes there")]
     fn to_requests(&mut self, now: Now, conn: ConnRef, last: bool) -> Session {
         let deadline_ms = now.monotonic_ms + self.process.settings.idle_timeout_ms;
-        let http = Http { reader: http::Reader::new(), deadline_ms, refused: false, last };
+        let reader = http::Reader::new();
+        let http = Http { reader, deadline_ms, refused: false, device: true, last };
         self.wheel.set(conn.slot, deadline_ms);
         std::mem::replace(&mut self.slots.at(conn.slot).session, Session::Http(http))
     }
@@ -459,16 +463,24 @@ impl Core {
     }
 
     /// In a drain: whether the connection leaves at a time of its own. A fleet whose streams end
-    /// together comes back together, for agents have no jitter.
+    /// together comes back together, for agents have no jitter. Connections for their heartbeats
+    /// stay to the end, to answer 503.
     pub(super) fn leaves_later(&mut self, now: Now, conn: ConnRef) -> bool {
         let spread_ms =
             self.process.settings.watch.as_ref().map_or(0, |settings| settings.drain_spread_ms);
         let after_ms = u64::from(self.random.next_u32()) % spread_ms.max(1);
-        let Some(watch) = self.watch_of(conn).filter(|watch| watch.has_begun()) else {
-            return false;
+        let Some(connection) = self.slots.get(conn).filter(|c| c.is_open()) else { return false };
+        let deadline_ms = match &mut connection.session {
+            Session::Watch(watch) if watch.has_begun() => {
+                watch.leave_ms = now.monotonic_ms + after_ms;
+                watch.deadline_ms()
+            }
+            Session::Http(http) if http.device && self.watch.streams > 0 => {
+                http.deadline_ms = now.monotonic_ms + spread_ms;
+                http.deadline_ms
+            }
+            _ => return false,
         };
-        watch.leave_ms = now.monotonic_ms + after_ms;
-        let deadline_ms = watch.deadline_ms();
         self.wheel.set(conn.slot, deadline_ms);
         true
     }
