@@ -119,7 +119,7 @@ pub(super) struct Watch {
     place: u32,
     stage: Stage,
     keep_alive: bool,
-    /// The device ended it and has taken all that was queued.
+    /// The device ended it behind a wake, and had taken all that was queued.
     by_device: bool,
     deadline_ms: u64,
     /// When it has to leave, in a drain.
@@ -137,7 +137,7 @@ impl Watch {
 
     /// The peer's FIN came; `taken` says that nothing was left to send.
     pub(super) fn finished_by_device(&mut self, taken: bool) {
-        self.by_device = taken;
+        self.by_device = taken && self.stage == Stage::Woken;
     }
 }
 

@@ -185,6 +185,12 @@ impl Leases {
         self.devices.is_empty()
     }
 
+    /// The stream that the device's home counts, to be checked by tests.
+    pub fn stream(&self, device: &str) -> Option<(ShardId, LeaseId)> {
+        let stream = self.devices.get(device)?.stream.as_ref()?;
+        Some((stream.shard, stream.lease))
+    }
+
     /// Lets `act` change a device, between what time has done to it and what follows from it.
     fn with(
         &mut self,

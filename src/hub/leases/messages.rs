@@ -29,7 +29,7 @@ pub struct HttpReply {
 pub enum Ending {
     /// The asker was gone when the grant came: nobody was told the lease.
     NotStarted,
-    /// The device ended it and had taken all that was queued for it.
+    /// The device ended it behind a wake, and had taken all that was queued for it.
     ByDevice,
     /// Any other way.
     Other,
