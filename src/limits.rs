@@ -13,7 +13,8 @@ pub const LINK_BACKLOG_BYTES_MAX: usize = 64 << 20;
 pub const REQUESTS_IN_FLIGHT_MAX: usize = 65_536;
 
 /// Commands of one connection whose answer is outstanding; the next one is refused with error 111.
-pub const COMMANDS_IN_FLIGHT_MAX: usize = 32;
+/// Enough for the burst of a client that does not await each publish on a channel of another shard.
+pub const COMMANDS_IN_FLIGHT_MAX: usize = 256;
 
 /// Bytes given to the kernel by one send, so that a slow reader's progress shows.
 pub const SEND_BYTES_MAX: usize = 256 << 10;

@@ -121,7 +121,6 @@ impl Builder {
             completion_entries: 16_384,
             receive_buffers: self.config.engine.receive_buffers,
             receive_buffer_bytes: self.config.engine.receive_buffer_bytes,
-            direct_descriptors: None,
         };
         let shutdown_timeout = self.config.shutdown.timeout;
         let token = &self.config.watch.token;
@@ -151,6 +150,7 @@ impl Builder {
             key: HashKey(half(0), half(8)),
             shards,
             connections: AtomicUsize::new(0),
+            refusals: AtomicUsize::new(0),
             started: Now { monotonic_ms: 0, unix_s: unix.as_secs() },
             settings: settings(self.config, watch, self.page, self.routes, uid.clone(), shards),
             uid,
@@ -166,7 +166,7 @@ fn watch_settings(config: &Config) -> Result<Option<WatchSettings>, Error> {
     }
     let ms = |duration: Duration| duration.as_millis() as u64;
     let devices = match (&token.hmac_secret_key, &token.table_file) {
-        (Some(key), _) => Devices::Signed(SignedDevices::new(key.expose())),
+        (Some(key), _) => Devices::Signed(Box::new(SignedDevices::new(key.expose()))),
         (None, Some(file)) => {
             let refuse = |error| Error::Devices(format!("watch.token.table_file {file}: {error}"));
             let json = std::fs::read(file).map_err(|error| refuse(error.to_string()))?;

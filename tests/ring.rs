@@ -20,7 +20,6 @@ const SIZES: Sizes = Sizes {
     completion_entries: 256,
     receive_buffers: 8,
     receive_buffer_bytes: 4096,
-    direct_descriptors: None,
 };
 const KEY: Key = Key { slot: 3, generation: 1 };
 const MIB: usize = 1 << 20;
@@ -81,47 +80,12 @@ fn pattern(bytes: usize) -> Vec<u8> {
 
 #[test]
 fn a_connection_from_accept_to_close() {
-    from_accept_to_close(SIZES);
-}
-
-#[test]
-fn a_direct_connection_from_accept_to_close() {
-    from_accept_to_close(Sizes { direct_descriptors: Some(4), ..SIZES });
-}
-
-#[test]
-fn a_full_table_of_direct_descriptors_ends_accepting_until_one_is_free() {
     let (listener, address) = listener();
-    let mut ring = Ring::new(Sizes { direct_descriptors: Some(1), ..SIZES }).unwrap();
-    ring.listen(listener);
-    let _first = TcpStream::connect(address).unwrap();
-    let socket = accepted(&mut ring);
-    ring.adopt(KEY, socket);
-    let mut second = TcpStream::connect(address).unwrap();
-    match next(&mut ring) {
-        Completion::AcceptEnded(error) => {
-            assert_eq!(Errno::from_io_error(&error), Some(Errno::NFILE));
-        }
-        other => panic!("{other:?}"),
-    }
-    assert!(!matches!(second.read(&mut [0; 1]), Ok(1..)));
-    ring.close(KEY);
-    assert!(matches!(next(&mut ring), Completion::Closed { key: KEY }));
-    ring.rearm_accept();
-    let _third = TcpStream::connect(address).unwrap();
-    let socket = accepted(&mut ring);
-    ring.reject(socket);
-}
-
-fn from_accept_to_close(sizes: Sizes) {
-    let (listener, address) = listener();
-    let mut ring = Ring::new(sizes).unwrap();
+    let mut ring = Ring::new(SIZES).unwrap();
     ring.listen(listener);
     let mut client = TcpStream::connect(address).unwrap();
     let socket = accepted(&mut ring);
-    if sizes.direct_descriptors.is_none() {
-        assert_eq!(socket.peer().unwrap(), client.local_addr().unwrap());
-    }
+    assert_eq!(socket.peer().unwrap(), client.local_addr().unwrap());
     ring.adopt(KEY, socket);
     ring.receive(KEY);
     for round in 0..100_u8 {

@@ -25,8 +25,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "server",
         &[
-            "backend", "shard", "core", "api", "hub", "protocol", "auth", "close", "config", "limits",
-            "sys",
+            "backend", "shard", "core", "api", "hub", "protocol", "auth", "close", "config",
+            "limits", "sys",
         ],
     ),
     ("cli", &["server", "config", "sys", "limits"]),

@@ -61,7 +61,7 @@ pub enum Verdict {
 /// Where devices and their tokens come from.
 pub enum Devices {
     /// The token says it itself, signed with our key.
-    Signed(SignedDevices),
+    Signed(Box<SignedDevices>),
     /// A table.
     Table(DeviceTable),
     /// Only the backend knows: it must be asked.
@@ -211,7 +211,7 @@ mod tests {
     }
 
     fn verify(claims: &Value) -> Verdict {
-        let devices = Devices::Signed(SignedDevices::new("key"));
+        let devices = Devices::Signed(Box::new(SignedDevices::new("key")));
         devices.verify(&sign("key", claims), NOW).unwrap()
     }
 
@@ -245,7 +245,7 @@ mod tests {
         ] {
             assert_eq!(verify(&claims), Verdict::Invalid, "{claims}");
         }
-        let devices = Devices::Signed(SignedDevices::new("key"));
+        let devices = Devices::Signed(Box::new(SignedDevices::new("key")));
         for token in [&sign("other", &json!({"sub": "d"})), "", "a.b.c", "eyJhbGciOiJub25lIn0.e30."]
         {
             assert_eq!(devices.verify(token, NOW), Some(Verdict::Invalid), "{token}");

@@ -74,6 +74,8 @@ pub(super) struct Connection {
     pub(super) dirty: bool,
     /// Its queue was over the bound; it is closed before anything else is queued.
     pub(super) slow: bool,
+    /// Has a place of the connection limit; without one it is only told so.
+    pub(super) admitted: bool,
     /// Told that it is connected: counts as a client.
     pub(super) connected: bool,
     /// Its user's home knows it, or will.
@@ -95,6 +97,7 @@ impl Connection {
             input_ended: false,
             dirty: false,
             slow: false,
+            admitted: false,
             connected: false,
             registered: false,
         }

@@ -28,7 +28,7 @@ pub use watch::{Lookup, WatchSettings};
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
 };
 
 use rand_chacha::{ChaCha12Rng, rand_core::SeedableRng};
@@ -48,7 +48,6 @@ use crate::{
     hub::{
         Congestion, ConnRef, FromHome, Home, HomeAnswer, Leases, Local, ReplyTo, ShardId, ToHome,
     },
-    limits::REFUSALS_IN_FLIGHT_MAX,
     metrics::{Counters, Counts},
     protocol::{Answer, Effect, Now},
 };
@@ -145,21 +144,22 @@ impl Core {
 
     /// A connection was accepted. `None`: there is no place for it, not even to refuse it.
     pub fn accepted(&mut self, now: Now) -> Option<ConnRef> {
-        let limit = self.process.settings.connections_max;
-        let before = self.process.connections.fetch_add(1, Ordering::Relaxed);
-        if before >= limit + REFUSALS_IN_FLIGHT_MAX {
-            self.process.connections.fetch_sub(1, Ordering::Relaxed);
+        let admitted = !self.drain.has_begun() && self.process.admit();
+        if !admitted {
             self.counters.connections_refused += 1;
-            return None;
+            if !self.process.admit_refusal() {
+                return None;
+            }
         }
         let conn = self.slots.take();
         let deadline_ms = now.monotonic_ms + self.process.settings.request_timeout_ms;
         let connection = self.slots.at(conn.slot);
-        let refused = before >= limit || self.drain.has_begun();
+        connection.admitted = admitted;
         let reader = crate::codec::http::Reader::new();
-        connection.session = Session::Http(Http { reader, deadline_ms, refused, device: false, last: false });
+        let refused = !admitted;
+        connection.session =
+            Session::Http(Http { reader, deadline_ms, refused, device: false, last: false });
         self.counters.connections_accepted += 1;
-        self.counters.connections_refused += u64::from(refused);
         self.wheel.set(conn.slot, deadline_ms);
         self.arm_receive(conn);
         Some(conn)
@@ -230,9 +230,9 @@ impl Core {
     pub fn released(&mut self, conn: ConnRef) {
         let Some(connection) = self.slots.get(conn) else { return };
         connection.operations -= 1;
+        self.process.left(connection.admitted);
         self.wheel.clear(conn.slot);
         self.slots.release(conn.slot);
-        self.process.connections.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// A message arrived over the link from another shard.

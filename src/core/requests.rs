@@ -68,10 +68,8 @@ impl Core {
             }
             Request::Publish { channel, data, payload, info, subscribers_only } => {
                 let first = self.slots.at(conn.slot).first_subscription;
-                let active = || {
-                    self.local.find(first, &channel).is_some_and(|sub| self.local.is_active(sub))
-                };
-                if subscribers_only && !active() {
+                // A pending subscription counts: its join stands before this on the same link.
+                if subscribers_only && self.local.find(first, &channel).is_none() {
                     let denied = Answer::Failed(ErrorCode::PERMISSION_DENIED);
                     self.answer(now, conn, place, command, denied);
                     return;

@@ -26,7 +26,7 @@ enum Step {
 
 impl Core {
     /// Feeds input to the connection's session, message by message: the effects of one are
-    /// executed before the next is read, and a close ends the reading.
+    /// executed, and answered by homes on this shard, before the next is read; a close ends it.
     pub(super) fn read(&mut self, now: Now, conn: ConnRef, bytes: &mut [u8]) {
         let mut input = bytes;
         let mut effects = std::mem::take(&mut self.effects);
@@ -41,6 +41,7 @@ impl Core {
                 Step::Handled => {
                     self.counters.messages_received += 1;
                     self.run(now, conn, &mut effects);
+                    self.settle(now);
                 }
                 Step::Pong(payload) => {
                     self.queue(conn, |out| write_frame(out, Opcode::Pong, &payload));

@@ -2,7 +2,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, atomic::AtomicUsize},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -10,6 +13,7 @@ use super::WatchSettings;
 use crate::{
     api::ProcessStats,
     hub::HashKey,
+    limits::REFUSALS_IN_FLIGHT_MAX,
     protocol::{Now, centrifuge::Policy, handler::Handler},
 };
 
@@ -21,12 +25,37 @@ pub struct Process {
     pub shards: usize,
     /// What the configuration decided.
     pub settings: Settings,
-    /// Open connections of all shards: one relaxed counter makes the limit exact.
+    /// Connections of all shards that count for the limit: one relaxed counter makes it exact.
     pub connections: AtomicUsize,
+    /// Connections beyond it that are being told so.
+    pub refusals: AtomicUsize,
     /// When the process started.
     pub started: Now,
     /// The node's id, unique among nodes and starts.
     pub uid: String,
+}
+
+impl Process {
+    /// Takes one of the places that the connection limit allows.
+    pub(super) fn admit(&self) -> bool {
+        take(&self.connections, self.settings.connections_max)
+    }
+
+    /// Takes one of the spare places for those who are only told that there is no room.
+    pub(super) fn admit_refusal(&self) -> bool {
+        take(&self.refusals, REFUSALS_IN_FLIGHT_MAX)
+    }
+
+    /// Gives the place back.
+    pub(super) fn left(&self, admitted: bool) {
+        let places = if admitted { &self.connections } else { &self.refusals };
+        places.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn take(places: &AtomicUsize, max: usize) -> bool {
+    let one_more = |taken| (taken < max).then_some(taken + 1);
+    places.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
 }
 
 /// An embedder's WebSocket endpoint.

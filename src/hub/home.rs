@@ -284,6 +284,7 @@ mod tests {
                 format!("{to} answer {part} {answer:?}")
             }
             FromHome::Answer { answer, .. } => format!("{to} answer {answer:?}"),
+            FromHome::Lease(answer) => unreachable!("leases are elsewhere: {answer:?}"),
         };
         out.iter().map(short).collect()
     }

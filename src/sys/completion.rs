@@ -1,58 +1,27 @@
-//! What a ring reports, and the sockets that it reports on.
+//! What a ring reports.
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::OwnedFd;
 
-use io_uring::opcode;
-use io_uring::squeue::{Entry, Flags};
-use io_uring::types::{Fd, Fixed};
 use rustix::io::Errno;
 
 use super::user_data::Key;
-
-/// Where the kernel finds a connection.
-#[derive(Debug)]
-pub(super) enum Socket {
-    Regular(OwnedFd),
-    /// A place in the ring's own table.
-    Direct(u32),
-}
-
-impl Socket {
-    /// The number for an operation, and the flag that says which kind of number it is.
-    pub(super) fn operand(&self) -> (Fd, Flags) {
-        match self {
-            Socket::Regular(socket) => (Fd(socket.as_raw_fd()), Flags::empty()),
-            Socket::Direct(place) => (Fd(*place as RawFd), Flags::FIXED_FILE),
-        }
-    }
-
-    pub(super) fn close(self) -> Entry {
-        match self {
-            Socket::Regular(socket) => opcode::Close::new(Fd(socket.into_raw_fd())).build(),
-            Socket::Direct(place) => opcode::Close::new(Fixed(place)).build(),
-        }
-    }
-}
 
 /// A new connection that belongs to no slot yet; dropping it closes it.
 #[derive(Debug)]
 #[must_use]
 pub struct Accepted {
-    pub(super) socket: Socket,
+    pub(super) socket: OwnedFd,
 }
 
 impl Accepted {
     /// The peer's address.
     ///
     /// # Errors
-    /// `ENOTCONN` if the peer is gone already; unsupported for direct descriptors.
+    /// `ENOTCONN` if the peer is gone already.
     pub fn peer(&self) -> io::Result<SocketAddr> {
-        let Socket::Regular(socket) = &self.socket else {
-            return Err(io::ErrorKind::Unsupported.into());
-        };
-        let address = rustix::net::getpeername(socket)?;
+        let address = rustix::net::getpeername(&self.socket)?;
         address.map(SocketAddr::try_from).ok_or(io::ErrorKind::NotConnected)?.map_err(Into::into)
     }
 }

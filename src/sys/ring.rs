@@ -16,16 +16,15 @@ use std::collections::VecDeque;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::net::{Shutdown, TcpListener};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use io_uring::squeue::{Entry, Flags};
-use io_uring::types::{CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
+use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode};
 use rustix::io::Errno;
 
 use super::buffers::{Buffers, GROUP};
-use super::completion::Socket;
 pub use super::completion::{Accepted, Completion, ReadEnd, Received};
 use super::doorbell::Doorbell;
 use super::user_data::Kind;
@@ -54,11 +53,6 @@ pub struct Sizes {
     pub receive_buffers: u16,
     /// Bytes of each receive buffer.
     pub receive_buffer_bytes: u32,
-    /// Size of the ring's own table of sockets, at most the process limit of open files; none:
-    /// connections are file descriptors of the process. With a table, one more connection than it
-    /// has places is reset by the kernel and ends accepting with `ENFILE`, [`Accepted::peer`] is
-    /// not available, and an [`Accepted`] that is dropped holds its place until the ring ends.
-    pub direct_descriptors: Option<u32>,
 }
 
 /// Lets other rings wake this one. Must not be used after its ring was dropped: the number could
@@ -68,7 +62,7 @@ pub struct RingAddress(RawFd);
 
 #[derive(Default)]
 struct Slot {
-    socket: Option<Socket>,
+    socket: Option<OwnedFd>,
     generation: u32,
     /// Read by the kernel while it is here.
     sending: Option<Segment>,
@@ -94,8 +88,6 @@ pub struct Ring {
     /// Operations that found the submission queue full; in order, ahead of all later ones.
     waiting: VecDeque<Entry>,
     listener: Option<TcpListener>,
-    /// Whether connections live in the ring's own table.
-    direct: bool,
     accepting: Accepting,
     doorbell: Option<Doorbell>,
     /// Operations without their last completion. Wakes are not counted: they refer to no memory.
@@ -121,9 +113,6 @@ impl Ring {
             .setup_cqsize(sizes.completion_entries.max(2 * sizes.submission_entries))
             .dontfork()
             .build(sizes.submission_entries)?;
-        if let Some(places) = sizes.direct_descriptors {
-            ring.submitter().register_files_sparse(places)?;
-        }
         let mut buffers = Buffers::new(sizes.receive_buffers, sizes.receive_buffer_bytes)?;
         buffers.register(&ring)?;
         Ok(Ring {
@@ -131,7 +120,6 @@ impl Ring {
             memory: ManuallyDrop::new(Memory { buffers, slots: Vec::new() }),
             waiting: VecDeque::new(),
             listener: None,
-            direct: sizes.direct_descriptors.is_some(),
             accepting: Accepting::Idle,
             doorbell: None,
             in_flight: 0,
@@ -161,9 +149,7 @@ impl Ring {
         if self.accepting != Accepting::Idle {
             return;
         }
-        let accept = opcode::AcceptMulti::new(Fd(listener.as_raw_fd()))
-            .allocate_file_index(self.direct)
-            .flags(if self.direct { 0 } else { ACCEPT_FLAGS });
+        let accept = opcode::AcceptMulti::new(Fd(listener.as_raw_fd())).flags(ACCEPT_FLAGS);
         self.accepting = Accepting::Armed;
         self.push(accept.build().user_data(Kind::Accept.alone()));
     }
@@ -202,14 +188,13 @@ impl Ring {
 
     /// Closes an accepted socket that no slot wants. Reports nothing.
     pub fn reject(&mut self, socket: Accepted) {
-        self.push(socket.socket.close().user_data(Kind::Reject.alone()));
+        self.push(close(socket.socket).user_data(Kind::Reject.alone()));
     }
 
     /// Arms the receive of a socket: from now on bytes are reported as they come, until the receive
     /// ends. At most one per socket may be armed, or bytes come in the wrong order.
     pub fn receive(&mut self, key: Key) {
-        let (socket, flags) = self.socket(key).operand();
-        let receive = opcode::RecvMulti::new(socket, GROUP).build().flags(flags);
+        let receive = opcode::RecvMulti::new(self.operand(key), GROUP).build();
         self.push(receive.user_data(Kind::Receive.of(key)));
     }
 
@@ -225,11 +210,9 @@ impl Ring {
     pub fn send(&mut self, key: Key, bytes: Segment, from: u32, to: u32) {
         let part = &bytes[from as usize..to as usize];
         assert!(!part.is_empty(), "an empty send would look like the end of the connection");
-        let (socket, flags) = self.socket(key).operand();
-        let send = opcode::Send::new(socket, part.as_ptr(), to - from)
+        let send = opcode::Send::new(self.operand(key), part.as_ptr(), to - from)
             .flags(MSG_NOSIGNAL)
             .build()
-            .flags(flags)
             .user_data(Kind::Send.of(key));
         let slot = &mut self.memory.slots[key.slot as usize];
         assert!(slot.sending.is_none(), "one send per slot");
@@ -241,8 +224,7 @@ impl Ring {
     /// Ends one or both directions of a socket, after everything that was asked for before. A send
     /// in flight ends with a short count or an error when the writing side ends.
     ///
-    /// On a file descriptor it is a system call of its own: an operation would be passed to a
-    /// helper thread.
+    /// It is a system call of its own: an operation would be passed to a helper thread.
     pub fn shutdown(&mut self, key: Key, how: Shutdown) {
         use rustix::net::Shutdown as How;
         let how = match how {
@@ -252,16 +234,9 @@ impl Ring {
         };
         // An error shows again at the next submission, which reports it.
         let _ = self.submit();
-        let operation = match self.socket(key) {
-            Socket::Regular(socket) => {
-                // The only failure is ENOTCONN: the peer has reset the connection, which is what
-                // was wanted.
-                let _ = rustix::net::shutdown(socket, how);
-                opcode::Nop::new().build()
-            }
-            Socket::Direct(place) => opcode::Shutdown::new(Fixed(*place), how as i32).build(),
-        };
-        self.push(operation.user_data(Kind::Shutdown.of(key)));
+        // The only failure is ENOTCONN: the peer has reset the connection, which is what was wanted.
+        let _ = rustix::net::shutdown(self.socket(key), how);
+        self.push(opcode::Nop::new().build().user_data(Kind::Shutdown.of(key)));
     }
 
     /// Closes the socket of a slot. Operations in flight on it would keep the connection alive in
@@ -269,8 +244,8 @@ impl Ring {
     pub fn close(&mut self, key: Key) {
         self.socket(key);
         let socket = self.memory.slots[key.slot as usize].socket.take();
-        let close = socket.expect("the slot has a socket").close();
-        self.push(close.user_data(Kind::Close.of(key)));
+        let socket = socket.expect("the slot has a socket");
+        self.push(close(socket).user_data(Kind::Close.of(key)));
     }
 
     /// Queues a wake of another ring, which sees [`Completion::Woken`]. Reports nothing unless it
@@ -424,13 +399,8 @@ impl Ring {
         }
         match result {
             Ok(descriptor) => {
-                let socket = if self.direct {
-                    Socket::Direct(descriptor)
-                } else {
-                    // SAFETY: the kernel has just made this descriptor for us and nobody else knows
-                    // it.
-                    Socket::Regular(unsafe { OwnedFd::from_raw_fd(descriptor as RawFd) })
-                };
+                // SAFETY: the kernel has just made this descriptor for us and nobody else knows it.
+                let socket = unsafe { OwnedFd::from_raw_fd(descriptor as RawFd) };
                 if !more {
                     // An accept that ends with a connection (the completion queue overflowed) goes
                     // on. If it is being stopped, the new one is stopped at once, so that its end
@@ -479,7 +449,11 @@ impl Ring {
         self.in_flight
     }
 
-    fn socket(&self, key: Key) -> &Socket {
+    fn operand(&self, key: Key) -> Fd {
+        Fd(self.socket(key).as_raw_fd())
+    }
+
+    fn socket(&self, key: Key) -> &OwnedFd {
         let slot = self.memory.slots.get(key.slot as usize);
         let slot = slot.filter(|slot| slot.generation == key.generation);
         let socket = slot.and_then(|slot| slot.socket.as_ref());
@@ -576,6 +550,11 @@ impl Ring {
     }
 }
 
+/// Closes a descriptor when the kernel comes to it.
+fn close(socket: OwnedFd) -> Entry {
+    opcode::Close::new(Fd(socket.into_raw_fd())).build()
+}
+
 impl Drop for Ring {
     fn drop(&mut self) {
         if self.settle() && self.ring.submitter().unregister_buf_ring(GROUP).is_ok() {
@@ -599,7 +578,6 @@ mod tests {
         completion_entries: 16,
         receive_buffers: 4,
         receive_buffer_bytes: 512,
-        direct_descriptors: None,
     };
 
     fn next(ring: &mut Ring) -> Completion {
@@ -640,11 +618,9 @@ mod tests {
     fn accepted_sockets_are_blocking_and_do_not_delay() {
         let (mut ring, _client) = connected();
         let Completion::Accepted(accepted) = next(&mut ring) else { panic!("no connection") };
-        let Socket::Regular(socket) = &accepted.socket else { panic!("not a descriptor") };
-        let socket = socket2::SockRef::from(socket);
+        let socket = socket2::SockRef::from(&accepted.socket);
         assert!(socket.tcp_nodelay().unwrap() && !socket.nonblocking().unwrap());
-        let Socket::Regular(socket) = &accepted.socket else { panic!("not a descriptor") };
-        let flags = rustix::io::fcntl_getfd(socket).unwrap();
+        let flags = rustix::io::fcntl_getfd(&accepted.socket).unwrap();
         assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
     }
 

@@ -137,8 +137,8 @@ fn a_peer_gets_error_111_beyond_the_commands_in_flight() {
     scene.tell(client, &lines.join("\n"));
     scene.rest();
     let heard = scene.hear(client);
-    let refused = heard.iter().filter(|line| line.contains("111")).count();
-    assert_eq!((heard.len(), refused), (count, 5), "{heard:?}");
+    let refused = heard.iter().filter(|line| line.contains("\"code\":111")).count();
+    assert_eq!((heard.len(), refused), (count, 5));
 }
 
 #[test]

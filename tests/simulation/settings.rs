@@ -125,6 +125,7 @@ pub fn process(
         shards: shape.shards,
         settings,
         connections: AtomicUsize::default(),
+        refusals: AtomicUsize::default(),
         started: now,
         uid: "simulated".to_owned(),
     })
@@ -132,5 +133,5 @@ pub fn process(
 
 /// Open connections of the process.
 pub fn connections(process: &Process) -> usize {
-    process.connections.load(Ordering::Relaxed)
+    process.connections.load(Ordering::Relaxed) + process.refusals.load(Ordering::Relaxed)
 }

@@ -97,11 +97,10 @@ impl Links {
                 }
             }
             (LinkMessage::ToHome(ToHome::Lease(request)), Some(Mutation::LosesEnd))
-                if matches!(**request, LeaseRequest::StreamEnded { .. }) =>
+                if matches!(**request, LeaseRequest::StreamEnded { .. })
+                    && self.random.chance(30) =>
             {
-                if self.random.chance(30) {
-                    return Ok(());
-                }
+                return Ok(());
             }
             (_, Some(Mutation::Reorders)) if self.random.chance(30) => {
                 self.queues[at].push_front(message);
@@ -275,7 +274,7 @@ impl World {
             watch_path: "/watch".into(),
             heartbeat_path: "/beat".into(),
             device_info_path: "/info".into(),
-            devices: Devices::Signed(SignedDevices::new(SECRET)),
+            devices: Devices::Signed(Box::new(SignedDevices::new(SECRET))),
             lease_ttl_ms: TTL_MS,
             heartbeat_interval_ms: INTERVAL_MS,
             device_wait_ms: 1_000,
