@@ -288,6 +288,9 @@ fn refusals_are_whole_bodies_that_agents_understand() {
             assert_eq!(response.header("allow").is_some(), status == 405);
         }
     }
+    let mut connection = Connection::open(server.address);
+    assert_eq!(connection.request("HEAD", &watch, &good, "").status, 404);
+    assert_eq!(connection.request("GET", INFO, &good, "").status, 200, "no body was left over");
     let mut old = Connection::open(server.address);
     old.send(format!("GET {watch} HTTP/1.0\r\n{good}\r\n").as_bytes());
     assert_eq!(old.response().status, 505);
