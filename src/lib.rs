@@ -17,3 +17,4 @@ pub mod server;
 pub mod shard;
 #[doc(hidden)]
 pub mod sys;
+pub mod watch;

@@ -3,6 +3,7 @@
 mod bench;
 mod logging;
 mod serve;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -21,6 +22,7 @@ enum Command {
     Serve(serve::Arguments),
     /// Load generator for this server and its peers.
     Bench(bench::BenchArgs),
+    Watch(watch::Arguments),
 }
 
 /// Runs the program with the arguments of the process. A failure is told on stderr.
@@ -28,6 +30,7 @@ pub fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Serve(arguments) => serve::run(arguments),
         Command::Bench(arguments) => bench::run(arguments).map_err(Into::into),
+        Command::Watch(arguments) => return watch::run(arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
