@@ -444,6 +444,20 @@ fn watching_that_is_not_enabled_is_said() {
 }
 
 #[test]
+fn the_agent_of_this_program_is_woken_and_ends_as_it_was_told() {
+    let server = server(&[]);
+    let token = sign_connection(SECRET, "d", None, None);
+    let mut command = support::program();
+    command.args(["watch", "--url", &format!("http://{}", server.address), "--token", &token]);
+    command.args(["--once", "--exec", "test \"$TIDERACE_WAKE_SESSION_ID\" = ras_1"]);
+    let mut agent = command.spawn().expect("it is built");
+    server.wait_until("the stream", |info| info["metrics"]["items"]["watch_streams"] == 1.0);
+    assert_eq!(wake(&server, "d", "ras_1", 60), "sent");
+    assert!(support::wait(&mut agent).success(), "the command saw the session");
+    wake_until(&server, "d", "ras_1", "confirmed");
+}
+
+#[test]
 fn a_drain_ends_streams_one_after_the_other() {
     const AGENTS: usize = 500;
     support::raise_open_files(4 * AGENTS as u64);
