@@ -36,8 +36,10 @@ use crate::{
 const MAILBOX_COMMANDS: usize = 16_384;
 /// Connections that the kernel completed and a shard has not accepted yet.
 const LISTEN_BACKLOG: i32 = 16_384;
-/// A shard that makes no turn for so long stands still for good.
-const STALL: Duration = Duration::from_secs(10);
+/// Pause between two looks at whether the shards still turn; each does at least once a second.
+const LOOK: Duration = Duration::from_secs(2);
+/// A shard that made no turn in so many looks stands still for good.
+const STALLED_LOOKS: u32 = 5;
 /// Milliseconds that an HTTP connection may wait between requests, at least.
 const IDLE_TIMEOUT_MS: u64 = 75_000;
 /// What glommio registers for its own rings, of which tiderace uses none: its default is 10 MiB.
@@ -437,18 +439,25 @@ impl Drop for AbortOnPanic {
 }
 
 /// Aborts the process when a shard stands still: the others would wait for it for ever, quietly.
+///
+/// Counted in looks and not by the clock: a process that was stopped and goes on finds its shards
+/// where they were, and they need a moment.
 fn watch(turns: Vec<Arc<AtomicU64>>) -> Sender<()> {
     let (stop, stopped) = bounded(0);
     std::thread::spawn(move || {
-        let look = || turns.iter().map(|turns| turns.load(Ordering::Relaxed)).collect::<Vec<_>>();
-        let mut last = look();
-        while let Err(crossbeam_channel::RecvTimeoutError::Timeout) = stopped.recv_timeout(STALL) {
-            let now = look();
-            if let Some(shard) = (0..now.len()).find(|&shard| now[shard] == last[shard]) {
-                eprintln!("tiderace: shard {shard} made no turn for {STALL:?}; aborting");
-                std::process::abort();
+        let mut last = vec![0; turns.len()];
+        let mut looks_unchanged = vec![0; turns.len()];
+        while let Err(crossbeam_channel::RecvTimeoutError::Timeout) = stopped.recv_timeout(LOOK) {
+            for (shard, turns) in turns.iter().enumerate() {
+                let now = turns.load(Ordering::Relaxed);
+                looks_unchanged[shard] =
+                    if now == last[shard] { looks_unchanged[shard] + 1 } else { 0 };
+                last[shard] = now;
+                if looks_unchanged[shard] == STALLED_LOOKS {
+                    eprintln!("tiderace: shard {shard} stands still; aborting");
+                    std::process::abort();
+                }
             }
-            last = now;
         }
     });
     stop

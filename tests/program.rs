@@ -160,3 +160,20 @@ fn a_second_signal_ends_it_at_once() {
     assert_eq!(status.code(), Some(130), "{stderr}");
     drop(stream);
 }
+
+/// A process that was stopped for a while goes on: its watchdog does not take the pause for a stall.
+#[test]
+fn a_stopped_process_goes_on() {
+    let server = Server::dev(&[]);
+    let signal = |name: &str| {
+        let status =
+            std::process::Command::new("kill").args([name, &server.pid().to_string()]).status();
+        assert!(status.unwrap().success());
+    };
+    signal("-STOP");
+    // Longer than what counts as a stall; there is nothing to wait for in a stopped process.
+    std::thread::sleep(std::time::Duration::from_secs(11));
+    signal("-CONT");
+    server.publish("c", &json!(1));
+    server.publish("d", &json!(1));
+}
