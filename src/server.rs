@@ -4,7 +4,7 @@ use std::{
     fmt,
     net::{SocketAddr, TcpListener},
     sync::{
-        Arc, Barrier, OnceLock,
+        Arc, OnceLock,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant, SystemTime},
@@ -42,6 +42,9 @@ const LOOK: Duration = Duration::from_secs(2);
 const STALLED_LOOKS: u32 = 5;
 /// Milliseconds that an HTTP connection may wait between requests, at least.
 const IDLE_TIMEOUT_MS: u64 = 75_000;
+/// What is said when an executor ended before its shard began.
+const EXECUTOR_FAILED: &str = "a shard's executor did not start (what it said stands above); most likely \
+     locked memory is short: raise `ulimit -l` or LimitMEMLOCK=, see tuning/check";
 /// What glommio registers for its own rings, of which tiderace uses none: its default is 10 MiB.
 const EXECUTOR_MEMORY_BYTES: usize = 64 << 10;
 
@@ -335,10 +338,9 @@ impl Server {
         endpoint: Option<&backend::Endpoint>,
     ) -> Result<(), Error> {
         let shards = process.shards;
-        let barrier = Arc::new(Barrier::new(shards));
         let rings: Arc<Vec<OnceLock<_>>> = Arc::new((0..shards).map(|_| OnceLock::new()).collect());
         let sleepers: Vec<_> = (0..shards).map(|_| Arc::new(Sleeper::new())).collect();
-        let (ready, readiness) = bounded(shards);
+        let mut gates = Vec::with_capacity(shards);
         let mut mailboxes = Vec::with_capacity(shards);
         let mut turns = Vec::with_capacity(shards);
         let ports = links::mesh(shards, LINK_ENTRIES);
@@ -348,6 +350,9 @@ impl Server {
             let doorbell = Doorbell::new().map_err(|error| Error::Shard(error.to_string()))?;
             let sleeper = Arc::clone(&sleepers[shard]);
             mailboxes.push(Mailbox::new(sender, doorbell.clone(), sleeper));
+            let (ready, readiness) = bounded(1);
+            let (open, go) = bounded(1);
+            gates.push((readiness, open));
             let counter = Arc::new(AtomicU64::new(0));
             turns.push(Arc::clone(&counter));
             let start = shard::Start {
@@ -359,13 +364,13 @@ impl Server {
                 ports,
                 sleepers: sleepers.clone(),
                 rings: Arc::clone(&rings),
-                barrier: Arc::clone(&barrier),
+                go,
                 commands,
                 doorbell,
                 lookups: endpoint.map(|_| asked.clone()),
                 turns: counter,
                 epoch,
-                ready: ready.clone(),
+                ready,
             };
             let executor = LocalExecutorBuilder::new(Placement::Fixed(cpus[shard % cpus.len()]))
                 .name(&format!("shard-{shard}"))
@@ -378,11 +383,14 @@ impl Server {
                 .map_err(|error| Error::Shard(format!("shard {shard} did not start: {error}")))?;
             self.shards.push(executor);
         }
-        for _ in 0..shards {
-            readiness
-                .recv()
-                .expect("every shard reports")
-                .map_err(|error| Error::Shard(format!("a shard's ring was not made: {error}")))?;
+        // Those who wait for the others end when an error drops their gate.
+        for (readiness, _) in &gates {
+            readiness.recv().map_err(|_| Error::Shard(EXECUTOR_FAILED.into()))?.map_err(
+                |error| Error::Shard(format!("a shard's io_uring was not made: {error}")),
+            )?;
+        }
+        for (_, open) in gates {
+            open.send(()).expect("a shard that is ready waits for this");
         }
         if let Some(endpoint) = endpoint {
             backend::start(endpoint, &lookups, &mailboxes)

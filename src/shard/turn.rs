@@ -6,7 +6,7 @@
 use std::{
     net::{Shutdown, TcpListener},
     sync::{
-        Arc, Barrier, OnceLock,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime},
@@ -53,10 +53,10 @@ pub struct Start {
     pub ports: Ports<LinkMessage>,
     /// Everybody's sleep states, by shard.
     pub sleepers: Vec<Arc<Sleeper>>,
-    /// Everybody's rings, by shard, filled in before anybody passes `barrier`.
+    /// Everybody's rings, by shard, filled in before anybody is told to go.
     pub rings: Arc<Vec<OnceLock<RingAddress>>>,
-    /// Passed when all shards have their ring.
-    pub barrier: Arc<Barrier>,
+    /// Says that all shards have their ring; disconnected when one has none.
+    pub go: Receiver<()>,
     /// What other threads say.
     pub commands: Receiver<Command>,
     /// What wakes the shard when they say it.
@@ -67,31 +67,26 @@ pub struct Start {
     pub turns: Arc<AtomicU64>,
     /// The start of the process's monotonic time.
     pub epoch: Instant,
-    /// Told when the shard listens, or why it cannot.
+    /// Told when the shard has its ring, or why it has none.
     pub ready: Sender<std::io::Result<()>>,
 }
 
 /// Runs a shard until it is told to leave. To be called inside its glommio executor.
 pub async fn run(start: Start) {
-    let ready = start.ready.clone();
-    let barrier = Arc::clone(&start.barrier);
-    let ring = Ring::new(start.sizes);
-    let opened = match ring {
-        Ok(ring) => {
-            let slot = &start.rings[usize::from(start.shard)];
-            slot.set(ring.address()).expect("a shard has one ring");
-            Ok(ring)
-        }
-        Err(error) => Err(error),
-    };
-    barrier.wait();
-    let mut ring = match opened {
+    let mut ring = match Ring::new(start.sizes) {
         Ok(ring) => ring,
         Err(error) => {
-            let _ = ready.send(Err(error));
+            // Whoever started this has given up when nobody listens.
+            let _ = start.ready.send(Err(error));
             return;
         }
     };
+    let own = &start.rings[usize::from(start.shard)];
+    own.set(ring.address()).expect("a shard has one ring");
+    let _ = start.ready.send(Ok(()));
+    if start.go.recv().is_err() {
+        return;
+    }
     ring.listen_doorbell(&start.doorbell);
     ring.listen(start.listener);
     let now = now(start.epoch);
@@ -119,7 +114,6 @@ pub async fn run(start: Start) {
         accepting: true,
         leave: false,
     };
-    let _ = ready.send(Ok(()));
     shard.turns().await;
 }
 
