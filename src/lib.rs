@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod auth;
+mod backend;
 pub mod cli;
 pub mod close;
 pub mod codec;

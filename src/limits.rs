@@ -40,4 +40,31 @@ pub const HTTP_HEADERS_MAX: usize = 64;
 /// Subprotocols that one WebSocket handshake may offer.
 pub const SUBPROTOCOLS_MAX: usize = 16;
 
+/// Wakes of one device that are held or reported; the next one is refused.
+pub const WAKES_PER_DEVICE_MAX: usize = 16;
+
+/// Wakes of one shard's devices that are held or reported; the next one is refused.
+pub const WAKES_PER_SHARD_MAX: usize = 65_536;
+
+/// Milliseconds before a wake that no device confirmed is sent a second time; doubled each time.
+pub const WAKE_REPEAT_MS: u64 = 1_000;
+
+/// Milliseconds between two sendings of a wake at most.
+pub const WAKE_REPEAT_MS_MAX: u64 = 30_000;
+
+/// Milliseconds for which a confirmed wake is reported at least.
+pub const WAKE_REPORTED_MS: u64 = 60_000;
+
+/// Lookups of device tokens by the backend that one shard waits for; the next one is told 503.
+pub const LOOKUPS_IN_FLIGHT_MAX: usize = 4_096;
+
+/// Watchers of one page of a list.
+pub const WATCHERS_PER_PAGE_MAX: usize = 1_000;
+
+/// Bytes of a device's id.
+pub const DEVICE_ID_BYTES_MAX: usize = 255;
+
+/// Bytes that a device may send on its open stream before the connection is closed.
+pub const WATCH_INPUT_BYTES_MAX: u32 = 16 << 10;
+
 const _: () = assert!(SEGMENT_BYTES_MAX <= SEND_BYTES_MAX, "a joined segment is one send");

@@ -41,6 +41,30 @@ counters! {
     slow_consumers_closed,
     /// Bytes dropped unsent from the queues of slow consumers.
     slow_consumer_bytes_dropped,
+    /// Leases granted to devices without one.
+    leases_granted,
+    /// Leases handed over from one stream of a device to the next.
+    lease_handovers,
+    /// Watches refused because another lease was active.
+    lease_conflicts,
+    /// Leases that ended because no heartbeat came in time.
+    leases_expired,
+    /// Leases taken away by the backend.
+    leases_released,
+    /// Heartbeats that reached the home of their device.
+    heartbeats,
+    /// Of these, refused because another lease or none was active.
+    heartbeats_refused,
+    /// Wakes asked for, each session of a device once.
+    device_wakes,
+    /// Wakes put on a stream; one may be sent several times.
+    device_wakes_sent,
+    /// Wakes whose device ended its stream on them.
+    device_wakes_confirmed,
+    /// Wakes whose time passed without that.
+    device_wakes_expired,
+    /// Requests of devices with a token that is not valid.
+    device_tokens_refused,
     /// Sends given to the kernel.
     sends,
     /// Times that a receive found no free buffer and was armed again.
@@ -74,6 +98,10 @@ pub struct Counts {
     pub channels: u64,
     /// Users that live here.
     pub users: u64,
+    /// Leases of devices that live here.
+    pub leases: u64,
+    /// Open watch streams.
+    pub watch_streams: u64,
     /// Whether an anonymous client is connected here.
     pub anonymous: bool,
     /// Counters.

@@ -16,12 +16,13 @@ use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 
 use crate::{
     api::{NodeInfo, ProcessStats},
-    auth::Tokens,
+    auth::{DeviceTable, Devices, SignedDevices, Tokens},
+    backend,
     close::CloseReason,
-    config::Config,
-    core::{Outcome, OutsideAnswer, OutsideCall, Process, Route, Settings},
+    config::{self, Config},
+    core::{Outcome, OutsideAnswer, OutsideCall, Process, Route, Settings, WatchSettings},
     hub::HashKey,
-    limits::{LINK_ENTRIES, SHARDS_MAX},
+    limits::{LINK_ENTRIES, LOOKUPS_IN_FLIGHT_MAX, SHARDS_MAX},
     protocol::{
         Name, Now, Payload,
         centrifuge::{ChannelRules, Policy},
@@ -37,6 +38,8 @@ const MAILBOX_COMMANDS: usize = 16_384;
 const LISTEN_BACKLOG: i32 = 16_384;
 /// A shard that makes no turn for so long stands still for good.
 const STALL: Duration = Duration::from_secs(10);
+/// Milliseconds that an HTTP connection may wait between requests, at least.
+const IDLE_TIMEOUT_MS: u64 = 75_000;
 /// What glommio registers for its own rings, of which tiderace uses none: its default is 10 MiB.
 const EXECUTOR_MEMORY_BYTES: usize = 64 << 10;
 
@@ -45,6 +48,8 @@ const EXECUTOR_MEMORY_BYTES: usize = 64 << 10;
 pub enum Error {
     /// The machine lacks something; each problem says what to do.
     Requirements(Vec<requirements::Problem>),
+    /// The table of devices cannot be used; the text says where and why.
+    Devices(String),
     /// The address cannot be listened on; the text says why and what to do.
     Listen(String),
     /// A shard did not start.
@@ -58,7 +63,7 @@ impl fmt::Display for Error {
                 let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
                 f.write_str(&lines.join("\n"))
             }
-            Self::Listen(text) | Self::Shard(text) => f.write_str(text),
+            Self::Devices(text) | Self::Listen(text) | Self::Shard(text) => f.write_str(text),
         }
     }
 }
@@ -118,7 +123,10 @@ impl Builder {
             receive_buffer_bytes: self.config.engine.receive_buffer_bytes,
         };
         let shutdown_timeout = self.config.shutdown.timeout;
-        let process = Arc::new(self.process(shards));
+        let token = &self.config.watch.token;
+        let endpoint = token.proxy_endpoint.clone().filter(|_| self.config.watch.enabled);
+        let endpoint = endpoint.map(|url| backend::Endpoint { url, timeout: token.proxy_timeout });
+        let process = Arc::new(self.process(shards)?);
         let mut server = Server {
             address,
             handle: Handle { process: Arc::clone(&process), mailboxes: Arc::from([]) },
@@ -126,32 +134,66 @@ impl Builder {
             shutdown_timeout,
             watchdog: None,
         };
-        server.start_shards(process, listeners, &cpus, sizes, epoch)?;
+        server.start_shards(process, listeners, &cpus, sizes, epoch, endpoint.as_ref())?;
         Ok(server)
     }
 
-    fn process(self, shards: usize) -> Process {
+    fn process(self, shards: usize) -> Result<Process, Error> {
         let random = random_bytes();
         let half = |at: usize| u64::from_le_bytes(random[at..at + 8].try_into().expect("8 bytes"));
         let uid = uuid::Builder::from_random_bytes(random[16..].try_into().expect("16 bytes"))
             .into_uuid()
             .to_string();
         let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        Process {
+        let watch = watch_settings(&self.config)?;
+        Ok(Process {
             key: HashKey(half(0), half(8)),
             shards,
             connections: AtomicUsize::new(0),
             refusals: AtomicUsize::new(0),
             started: Now { monotonic_ms: 0, unix_s: unix.as_secs() },
-            settings: settings(self.config, self.page, self.routes, uid.clone(), shards),
+            settings: settings(self.config, watch, self.page, self.routes, uid.clone(), shards),
             uid,
-        }
+        })
     }
+}
+
+/// Watching in the units of the core, if it is enabled.
+fn watch_settings(config: &Config) -> Result<Option<WatchSettings>, Error> {
+    let config::Watch { enabled, base_path, token, .. } = &config.watch;
+    if !enabled {
+        return Ok(None);
+    }
+    let ms = |duration: Duration| duration.as_millis() as u64;
+    let devices = match (&token.hmac_secret_key, &token.table_file) {
+        (Some(key), _) => Devices::Signed(Box::new(SignedDevices::new(key.expose()))),
+        (None, Some(file)) => {
+            let refuse = |error| Error::Devices(format!("watch.token.table_file {file}: {error}"));
+            let json = std::fs::read(file).map_err(|error| refuse(error.to_string()))?;
+            let random = random_bytes();
+            let half =
+                |at: usize| u64::from_le_bytes(random[at..at + 8].try_into().expect("8 bytes"));
+            Devices::Table(DeviceTable::parse(&json, (half(0), half(8))).map_err(refuse)?)
+        }
+        (None, None) => Devices::Backend,
+    };
+    Ok(Some(WatchSettings {
+        watch_path: format!("{base_path}/watch"),
+        heartbeat_path: format!("{base_path}/watch/heartbeat"),
+        device_info_path: config.watch.device_info_path.clone(),
+        devices,
+        lease_ttl_ms: ms(config.watch.lease_ttl),
+        heartbeat_interval_ms: ms(config.watch.heartbeat_interval),
+        device_wait_ms: ms(config.watch.device_wait_for_viewer),
+        // The rest is for those who leave last to be gone in time.
+        drain_spread_ms: ms(config.shutdown.timeout) * 3 / 4,
+    }))
 }
 
 /// The configuration in the units of the core.
 fn settings(
     config: Config,
+    watch: Option<WatchSettings>,
     page: Option<&str>,
     routes: Vec<Route>,
     uid: String,
@@ -178,7 +220,11 @@ fn settings(
         body_bytes_max: config.http_api.max_request_body_size,
         subscriptions_max: client.channel_limit,
         request_timeout_ms: ms(client.stale_close_delay).max(1),
-        idle_timeout_ms: 75_000,
+        // Heartbeats of an agent share a connection: it outlives the pause between them.
+        idle_timeout_ms: watch
+            .as_ref()
+            .map_or(0, |watch| watch.heartbeat_interval_ms + 30_000)
+            .max(IDLE_TIMEOUT_MS),
         policy: Policy {
             insecure: client.insecure,
             anonymous: client.allow_anonymous_connect_without_token,
@@ -201,6 +247,7 @@ fn settings(
         api_key,
         api_insecure: config.http_api.insecure,
         api_enabled: !config.http_api.disabled,
+        watch,
         health_enabled: config.health.enabled,
         page,
         routes,
@@ -283,6 +330,7 @@ impl Server {
         cpus: &[usize],
         sizes: Sizes,
         epoch: Instant,
+        endpoint: Option<&backend::Endpoint>,
     ) -> Result<(), Error> {
         let shards = process.shards;
         let barrier = Arc::new(Barrier::new(shards));
@@ -292,6 +340,7 @@ impl Server {
         let mut mailboxes = Vec::with_capacity(shards);
         let mut turns = Vec::with_capacity(shards);
         let ports = links::mesh(shards, LINK_ENTRIES);
+        let (asked, lookups) = bounded(LOOKUPS_IN_FLIGHT_MAX);
         for (shard, (listener, ports)) in listeners.into_iter().zip(ports).enumerate() {
             let (sender, commands) = bounded(MAILBOX_COMMANDS);
             let doorbell = Doorbell::new().map_err(|error| Error::Shard(error.to_string()))?;
@@ -311,6 +360,7 @@ impl Server {
                 barrier: Arc::clone(&barrier),
                 commands,
                 doorbell,
+                lookups: endpoint.map(|_| asked.clone()),
                 turns: counter,
                 epoch,
                 ready: ready.clone(),
@@ -331,6 +381,10 @@ impl Server {
                 .recv()
                 .expect("every shard reports")
                 .map_err(|error| Error::Shard(format!("a shard's ring was not made: {error}")))?;
+        }
+        if let Some(endpoint) = endpoint {
+            backend::start(endpoint, &lookups, &mailboxes)
+                .map_err(|error| Error::Shard(format!("no thread for the backend: {error}")))?;
         }
         self.handle.mailboxes = mailboxes.into();
         self.watchdog = Some(watch(turns));

@@ -19,6 +19,7 @@ mod simulation {
     pub mod scene;
     pub mod settings;
     pub mod story;
+    pub mod watch;
     pub mod wire;
     pub mod world;
 }
@@ -28,10 +29,13 @@ use std::panic::catch_unwind;
 use simulation::{
     faults::Mutation,
     story::{Summary, live},
+    watch,
 };
 
 /// Worlds of an ordinary run.
 const WORLDS: u64 = 1_000;
+/// Worlds of devices of an ordinary run.
+const LEASE_WORLDS: u64 = 400;
 /// Worlds within which every mutation must be noticed.
 const MUTATED_WORLDS: u64 = 60;
 
@@ -72,6 +76,55 @@ fn every_mutation_is_noticed() {
     for mutation in Mutation::ALL {
         let noticed =
             (0..MUTATED_WORLDS).any(|seed| catch_unwind(|| live(seed, Some(mutation))).is_err());
+        assert!(noticed, "{mutation:?} went unnoticed in {MUTATED_WORLDS} worlds");
+    }
+}
+
+#[test]
+fn leases_keep_every_promise() {
+    if let Some(seed) = number("SIM_SEED") {
+        println!("{:?}", watch::live(seed, None));
+        return;
+    }
+    let mut total = watch::Summary::default();
+    for seed in 0..number("SIM_SEEDS").unwrap_or(LEASE_WORLDS) {
+        let Ok(summary) = catch_unwind(|| watch::live(seed, None)) else {
+            panic!(
+                "the world of seed {seed} failed; live it again with\n\
+                 SIM_SEED={seed} cargo test --test simulation -- --nocapture leases"
+            );
+        };
+        total.hellos += summary.hellos;
+        total.handovers += summary.handovers;
+        total.conflicts += summary.conflicts;
+        total.expired += summary.expired;
+        total.wakes_read += summary.wakes_read;
+        total.wakes_confirmed += summary.wakes_confirmed;
+        total.wakes_repeated += summary.wakes_repeated;
+        total.drained += summary.drained;
+        total.drained_apart += summary.drained_apart;
+    }
+    println!("{total:?}");
+    let seen = [total.hellos, total.handovers, total.conflicts, total.expired];
+    assert!(seen.iter().all(|times| *times > 0), "{total:?}");
+    let seen = [total.wakes_read, total.wakes_confirmed, total.wakes_repeated];
+    assert!(seen.iter().all(|times| *times > 0), "{total:?}");
+    let seen = [total.drained, total.drained_apart];
+    assert!(seen.iter().all(|times| *times > 0), "{total:?}");
+}
+
+#[test]
+fn a_seed_is_one_world_of_leases() {
+    for seed in 0..10 {
+        assert_eq!(watch::live(seed, None), watch::live(seed, None), "seed {seed}");
+    }
+}
+
+#[test]
+fn every_mutation_of_leases_is_noticed() {
+    for mutation in watch::Mutation::ALL {
+        let noticed = (0..MUTATED_WORLDS)
+            .any(|seed| catch_unwind(|| watch::live(seed, Some(mutation))).is_err());
         assert!(noticed, "{mutation:?} went unnoticed in {MUTATED_WORLDS} worlds");
     }
 }

@@ -23,9 +23,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("core", &["codec", "frame", "protocol", "hub", "auth", "api", "close", "limits", "metrics"]),
     // Impure: one core, the process, the program.
     ("shard", &["core", "hub", "protocol", "frame", "sys", "limits"]),
+    ("backend", &["shard", "core", "hub", "auth"]),
     (
         "server",
-        &["shard", "core", "api", "hub", "protocol", "auth", "close", "config", "limits", "sys"],
+        &[
+            "backend", "shard", "core", "api", "hub", "protocol", "auth", "close", "config",
+            "limits", "sys",
+        ],
     ),
     ("cli", &["server", "config", "sys", "limits", "watch"]),
     ("lib", &[]),

@@ -1,6 +1,7 @@
 //! The HTTP API for backends, compatible with Centrifugo's: the pure half, requests and responses.
 
 pub mod shapes;
+pub mod watch;
 
 pub use shapes::{
     ApiError, Call, NodeInfo, NodeMetrics, Outcome, ProcessStats, ShardInfo, authorized,

@@ -168,7 +168,7 @@ pub fn parse(
     if name == "info" {
         return Ok(Call::Info);
     }
-    let request = parse_publish(body)?;
+    let request: PublishRequest<'_> = parse_body(body)?;
     if is_given(&request.b64data)
         || is_given(&request.idempotency_key)
         || request.tags.is_some_and(|tags| !tags.is_empty())
@@ -196,7 +196,8 @@ pub fn parse(
     Ok(Call::Broadcast { channels, data })
 }
 
-fn parse_publish(body: &[u8]) -> Result<PublishRequest<'_>, ApiError> {
+/// Reads the body of a request.
+pub(super) fn parse_body<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ApiError> {
     let body = std::str::from_utf8(body)
         .map_err(|error| transport_error(400, &format!("the body is not UTF-8: {error}")))?;
     // serde would take an array for the struct, by position.
@@ -306,15 +307,15 @@ pub fn error_response(status: u16, message: &str) -> Vec<u8> {
     encode(&Response::<Empty>::Error(ErrorBody { code: status, message }))
 }
 
-fn transport_error(status: u16, message: &str) -> ApiError {
+pub(super) fn transport_error(status: u16, message: &str) -> ApiError {
     ApiError { status, body: error_response(status, message) }
 }
 
-fn refused(code: ErrorCode) -> ApiError {
+pub(super) fn refused(code: ErrorCode) -> ApiError {
     ApiError { status: 200, body: publish_response(Outcome::Failed(code)) }
 }
 
-fn encode(value: &impl Serialize) -> Vec<u8> {
+pub(super) fn encode(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).expect("the keys of these types are strings")
 }
 

@@ -1,10 +1,12 @@
 //! Who somebody is and whether a secret is the right one. PURE: no clock, no sockets.
 
+pub mod devices;
 pub mod origin;
 pub mod tokens;
 
 use subtle::ConstantTimeEq;
 
+pub use devices::{Device, DeviceTable, Devices, SignedDevices, Verdict};
 pub use tokens::{ConnectionClaims, TokenError, Tokens};
 
 /// Whether `given` is the `expected` secret, in a time that tells nothing but its length.

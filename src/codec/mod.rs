@@ -1,10 +1,11 @@
-//! Bytes on the wire and the values they stand for: HTTP/1.1 requests, WebSocket frames.
+//! Bytes on the wire and the values they stand for: HTTP/1.1, WebSocket frames, server-sent events.
 //!
 //! PURE. A reader is fed what a receive brought, hands out one value per call that borrows those
 //! bytes where it can, and keeps a box of its own only while something is incomplete.
 
 pub mod handshake;
 pub mod http;
+pub mod sse;
 pub mod websocket;
 
 use std::mem;

@@ -4,8 +4,8 @@ use std::num::NonZeroUsize;
 
 use super::Config;
 use super::value::{
-    Value, address, duration, level, log_format, number, origins, power_of_two, secret, switch,
-    text,
+    Value, address, duration, level, log_format, number, origins, path, power_of_two, secret,
+    switch, text, url,
 };
 use crate::limits::SHARDS_MAX;
 
@@ -69,6 +69,16 @@ keys! {
     http_api.insecure = switch;
     http_api.max_request_body_size = |v| number(v, 128..=1 << 30);
     health.enabled = switch;
+    watch.enabled = switch;
+    watch.base_path = path;
+    watch.device_info_path = path;
+    watch.lease_ttl = duration;
+    watch.heartbeat_interval = duration;
+    watch.device_wait_for_viewer = duration;
+    watch.token.hmac_secret_key = secret;
+    watch.token.table_file = text;
+    watch.token.proxy_endpoint = url;
+    watch.token.proxy_timeout = duration;
     shutdown.timeout = duration;
     log.level = level;
     log.format = log_format;

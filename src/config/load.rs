@@ -18,6 +18,7 @@ use super::centrifugo::{self, Loss};
 use super::error::{ConfigError, Place};
 use super::keys::{KEYS, Key, environment_name};
 use super::value::{Read, Value};
+use super::watch;
 
 /// Bytes of a configuration file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -67,7 +68,7 @@ pub fn load(
             .ok_or_else(|| refuse(format!("there is no option {}", flag.path)))?;
         (key.set)(&mut loader.config, Value::Text(flag.value.clone())).map_err(refuse)?;
     }
-    let Loader { config, warnings, .. } = loader;
+    let Loader { config, mut warnings, .. } = loader;
     if config.client.pong_timeout >= config.client.ping_interval {
         return Err(ConfigError {
             place: Place::Together,
@@ -78,6 +79,7 @@ pub fn load(
             ),
         });
     }
+    warnings.extend(watch::check(&config.watch)?);
     Ok(Loaded { config, warnings })
 }
 
@@ -365,6 +367,11 @@ mod tests {
             "engine.receive_buffers" => "512",
             "log.level" => "debug",
             "log.format" => "json",
+            "watch.base_path" | "watch.device_info_path" => "/devices",
+            "watch.token.proxy_endpoint" => "http://127.0.0.1:1/device",
+            "watch.lease_ttl" | "watch.device_wait_for_viewer" => "200s",
+            "watch.token.proxy_timeout" => "7s",
+            "watch.token.hmac_secret_key" | "watch.token.table_file" => "text",
             _ if path.ends_with("_interval")
                 || path.ends_with("_delay")
                 || path.ends_with(".timeout") =>
@@ -388,7 +395,12 @@ mod tests {
     fn every_option_can_be_set_by_its_environment_variable() {
         for key in KEYS {
             let name = key.environment_name();
-            let loaded = load_environment(&[(&name, sample(key.path))]).unwrap();
+            let mut environment = vec![(&*name, sample(key.path))];
+            // It cannot be set alone.
+            if key.path == "watch.enabled" {
+                environment.push(("TIDERACE_WATCH_TOKEN_TABLE_FILE", "text"));
+            }
+            let loaded = load_environment(&environment).unwrap();
             assert_ne!(loaded.config, Config::default(), "{name}");
             assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
         }

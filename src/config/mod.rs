@@ -2,7 +2,7 @@
 //!
 //! Names and nesting are those of Centrifugo v6 wherever an option means the same; `tiderace`
 //! own options are `shards`, `engine.receive_buffers`, `engine.receive_buffer_bytes`,
-//! `http_api.max_request_body_size` and `log.format`. [`load`] makes a `Config` from the file,
+//! `http_api.max_request_body_size`, `log.format` and all of `watch`. [`load`] makes a `Config` from the file,
 //! the environment and the flags; an embedder fills the fields itself.
 
 mod centrifugo;
@@ -11,6 +11,7 @@ mod keys;
 mod load;
 mod secret;
 mod value;
+mod watch;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -35,6 +36,8 @@ pub struct Config {
     pub http_api: HttpApi,
     /// The health endpoint.
     pub health: Health,
+    /// Watching of dormant devices.
+    pub watch: Watch,
     /// How the server ends.
     pub shutdown: Shutdown,
     /// What is logged, and how.
@@ -196,6 +199,65 @@ pub struct Health {
 impl Default for Health {
     fn default() -> Self {
         Self { enabled: true }
+    }
+}
+
+/// `watch`: leases and wakes of dormant devices.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Watch {
+    /// `watch.enabled`: devices may watch. Needs one source of tokens. Default false.
+    pub enabled: bool,
+    /// `watch.base_path`: streams are at `/watch` below it, heartbeats at `/watch/heartbeat`.
+    pub base_path: String,
+    /// `watch.device_info_path`: where agents learn who they are.
+    pub device_info_path: String,
+    /// `watch.lease_ttl`: how long a lease lasts without a heartbeat, at least three times
+    /// `heartbeat_interval`; the interval and 30 s more is wise, because one request of an agent may
+    /// hang for that long. Default 120 s.
+    pub lease_ttl: Duration,
+    /// `watch.heartbeat_interval`: pause between an agent's heartbeats, at least 1 s. Default 30 s.
+    pub heartbeat_interval: Duration,
+    /// `watch.device_wait_for_viewer`: how long a woken device waits for a viewer. Default 5 min.
+    pub device_wait_for_viewer: Duration,
+    /// `watch.token`: whose device tokens are whose.
+    pub token: WatchToken,
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            base_path: "/internal/platform/v1/remote-sessions".into(),
+            device_info_path: "/internal/platform/v1/device-info".into(),
+            lease_ttl: Duration::from_secs(120),
+            heartbeat_interval: Duration::from_secs(30),
+            device_wait_for_viewer: Duration::from_secs(300),
+            token: WatchToken::default(),
+        }
+    }
+}
+
+/// `watch.token`: exactly one of the first three where watching is enabled.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WatchToken {
+    /// `watch.token.hmac_secret_key`: the key of JSON Web Tokens whose claims are the device.
+    pub hmac_secret_key: Option<Secret>,
+    /// `watch.token.table_file`: a JSON file of tokens and devices, read at the start.
+    pub table_file: Option<String>,
+    /// `watch.token.proxy_endpoint`: the URL at which the backend answers for a token.
+    pub proxy_endpoint: Option<String>,
+    /// `watch.token.proxy_timeout`: time for such an answer. Default 5 s.
+    pub proxy_timeout: Duration,
+}
+
+impl Default for WatchToken {
+    fn default() -> Self {
+        Self {
+            hmac_secret_key: None,
+            table_file: None,
+            proxy_endpoint: None,
+            proxy_timeout: Duration::from_secs(5),
+        }
     }
 }
 

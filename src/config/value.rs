@@ -138,6 +138,31 @@ pub(super) fn text(value: Value) -> Result<Option<String>, String> {
     }
 }
 
+/// The path of an endpoint: as requests spell it, without a query and a slash at its end.
+pub(super) fn path(value: Value) -> Result<String, String> {
+    match value {
+        Value::Text(text)
+            if text.starts_with('/')
+                && !text.ends_with('/')
+                && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#".contains(&byte)) =>
+        {
+            Ok(text)
+        }
+        other => Err(other.expected("a path such as \"/devices\", without a slash at its end")),
+    }
+}
+
+/// A URL of HTTP; the empty text stands for none.
+pub(super) fn url(value: Value) -> Result<Option<String>, String> {
+    match value {
+        Value::Text(text) if text.is_empty() => Ok(None),
+        Value::Text(text) if text.starts_with("http://") || text.starts_with("https://") => {
+            Ok(Some(text))
+        }
+        other => Err(other.expected("a URL that begins with http:// or https://")),
+    }
+}
+
 /// A secret; the empty one stands for none. The message never shows what was found.
 pub(super) fn secret(value: Value) -> Result<Option<Secret>, String> {
     match value {
@@ -348,6 +373,17 @@ mod tests {
         );
         assert!(level(of("inof")).is_err());
         assert!(level(of("")).is_err());
+    }
+
+    #[test]
+    fn paths_and_urls_are_as_requests_need_them() {
+        assert_eq!(path(of("/a/b")), Ok("/a/b".into()));
+        for wrong in ["", "/", "a", "/a/", "/a?b", "/a b"] {
+            assert!(path(of(wrong)).is_err(), "{wrong}");
+        }
+        assert_eq!(url(of("")), Ok(None));
+        assert_eq!(url(of("https://b.example/x")), Ok(Some("https://b.example/x".into())));
+        assert!(url(of("b.example")).is_err());
     }
 
     #[test]

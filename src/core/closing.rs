@@ -64,8 +64,10 @@ impl Core {
         if let Some(user) = user {
             self.to_home(self.home_of(&user), ToHome::UserLeave { user, conn });
         }
-        if let Session::Handler { mut handler, .. } = session {
-            handler.closed(told.code);
+        match session {
+            Session::Handler { mut handler, .. } => handler.closed(told.code),
+            Session::Watch(watch) => self.watch_over(watch),
+            _ => {}
         }
         self.wheel.set(conn.slot, deadline_ms);
         self.mark(conn.slot);
@@ -143,6 +145,9 @@ impl Core {
     /// The peer sent FIN: HTTP answers what it has read, streams end at once.
     pub(super) fn peer_finished(&mut self, now: Now, conn: ConnRef) {
         let connection = self.slots.at(conn.slot);
+        if let Session::Watch(watch) = &mut connection.session {
+            watch.finished_by_device(connection.writer.is_idle());
+        }
         match &mut connection.session {
             Session::Http(http) if connection.writer.unfilled() > 0 => http.last = true,
             _ => self.close(now, conn, close::CONNECTION_CLOSED),

@@ -1,6 +1,6 @@
 //! One connection: its life from accept to the last completion, and the slot that it lives in.
 
-use super::writer::Writer;
+use super::{watch::Watch, writer::Writer};
 use crate::{
     close::CloseReason,
     codec::{http, websocket},
@@ -35,6 +35,8 @@ pub(super) enum Session {
     Http(Http),
     /// The Centrifuge protocol over WebSocket.
     Centrifuge { reader: websocket::Reader, session: centrifuge::Session },
+    /// A device's watch request, or its stream.
+    Watch(Watch),
     /// An embedder's handler over WebSocket.
     Handler { reader: websocket::Reader, handler: Box<dyn Handler>, commands: u32 },
 }
@@ -46,6 +48,8 @@ pub(super) struct Http {
     pub(super) deadline_ms: u64,
     /// The connection is above the limit and will be told so.
     pub(super) refused: bool,
+    /// A device's agent uses it: in a drain it is told so, not cut off.
+    pub(super) device: bool,
     /// No further request is read: the connection ends when the last answer is out.
     pub(super) last: bool,
 }
@@ -121,6 +125,7 @@ impl Connection {
         match &self.session {
             Session::Http(http) => http.deadline_ms,
             Session::Centrifuge { session, .. } => session.deadline_ms(),
+            Session::Watch(watch) => watch.deadline_ms(),
             Session::Closing { deadline_ms } => *deadline_ms,
             Session::Handler { .. } | Session::None => u64::MAX,
         }

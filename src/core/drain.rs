@@ -56,7 +56,8 @@ impl Core {
         self.drain.is_quiet(self.process.shards - 1)
     }
 
-    /// Begins to close every connection with 3001, a bounded number per flush.
+    /// Begins to close every connection with 3001, a bounded number per flush; watch streams each
+    /// at a time of its own.
     pub fn drain_close(&mut self) {
         self.drain.closing = Some(0);
     }
@@ -88,8 +89,10 @@ impl Core {
         let Some(from) = self.drain.closing else { return };
         let to = self.slots.end().min(from + CLOSES_PER_FLUSH);
         for slot in from..to {
-            let generation = self.slots.at(slot).generation;
-            self.close(now, ConnRef { slot, generation }, close::SHUTDOWN);
+            let conn = ConnRef { slot, generation: self.slots.at(slot).generation };
+            if !self.leaves_later(now, conn) {
+                self.close(now, conn, close::SHUTDOWN);
+            }
         }
         self.drain.closing = (to < self.slots.end()).then_some(to);
         self.settle(now);

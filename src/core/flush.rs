@@ -1,7 +1,8 @@
 //! The end of a turn: what was decided goes out, links first, sends in chunks.
 
-use super::{Core, LinkMessage, OutsideAnswer, Phase};
+use super::{Core, LinkMessage, Lookup, OutsideAnswer, Phase};
 use crate::{
+    auth::Verdict,
     frame::Segment,
     hub::{ConnRef, ShardId},
     protocol::Now,
@@ -44,6 +45,9 @@ pub trait Shell {
     fn push(&mut self, to: ShardId, message: LinkMessage) -> Result<(), LinkMessage>;
     /// Everything for the links of this flush has been pushed: wake who sleeps.
     fn links_flushed(&mut self);
+    /// Has the backend asked about a device token. Ends in [`Core::outside`]; false when too many
+    /// wait already.
+    fn look_up(&mut self, lookup: Lookup) -> bool;
     /// Answers a thread that is no shard.
     fn answer(&mut self, id: u64, answer: OutsideAnswer);
 }
@@ -65,6 +69,7 @@ impl Core {
         self.tell_handlers(now);
         let publications_left = self.publish_share(now);
         let mut link_full = self.flush_links(shell);
+        self.ask_backend(now, shell);
         self.seal_all();
         self.settle(now);
         self.close_some(now);
@@ -87,7 +92,16 @@ impl Core {
                 || !self.operations.is_empty()
                 || self.is_closing_all(),
             link_full,
-            deadline_ms: self.wheel.next_ms(),
+            deadline_ms: self.wheel.next_ms().into_iter().chain(self.leases.next_ms()).min(),
+        }
+    }
+
+    fn ask_backend(&mut self, now: Now, shell: &mut impl Shell) {
+        for lookup in std::mem::take(&mut self.watch.asked) {
+            let id = lookup.id;
+            if !shell.look_up(lookup) {
+                self.verified(now, id, Verdict::Unavailable);
+            }
         }
     }
 

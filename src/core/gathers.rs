@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::Core;
 use crate::{
     api::shapes::{self, Call, NodeInfo, NodeMetrics, ShardInfo},
+    auth::Verdict,
     close::CloseReason,
     hub::{Broadcast, ConnRef, HomeAnswer, Publication, ReplyTo, ShardId, ToHome},
     limits::REQUESTS_IN_FLIGHT_MAX,
@@ -41,6 +42,13 @@ pub enum OutsideCall {
         data: Bytes,
         /// Whether it is text.
         text: bool,
+    },
+    /// What a backend said of a token; no answer.
+    Verified {
+        /// As in the [`Lookup`](super::Lookup).
+        id: u64,
+        /// What.
+        verdict: Verdict,
     },
     /// Close a connection of this shard; no answer.
     Close {
@@ -153,6 +161,7 @@ impl Core {
                 let effect = if text { Effect::Reply(bytes) } else { Effect::Binary(bytes) };
                 self.run(now, own(connection), &mut vec![effect]);
             }
+            OutsideCall::Verified { id, verdict } => self.verified(now, id, verdict),
             OutsideCall::Close { connection, reason } => self.close(now, own(connection), reason),
         }
     }
@@ -323,6 +332,8 @@ impl Core {
         let started_ms = self.process.started.monotonic_ms;
         let uptime = Duration::from_millis(now.monotonic_ms.saturating_sub(started_ms));
         let sum = |of: fn(&Counts) -> u64| counts.iter().map(of).sum::<u64>();
+        items.insert("leases".into(), sum(|counts| counts.leases) as f64);
+        items.insert("watch_streams".into(), sum(|counts| counts.watch_streams) as f64);
         NodeInfo {
             uid: self.process.uid.clone(),
             name: self.process.settings.node_name.clone(),

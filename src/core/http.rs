@@ -1,8 +1,11 @@
 //! HTTP of one connection: the API, health, the page, and upgrades to WebSocket.
 
-use super::{Core, Session, requests::connection_ref};
+use super::{Core, Session, requests::connection_ref, watch::Asked};
 use crate::{
-    api::shapes::{self, Call},
+    api::{
+        shapes::{self, Call},
+        watch::{self, WatchCall},
+    },
     auth::origin,
     close,
     codec::{
@@ -10,7 +13,7 @@ use crate::{
         http::{self, Event, Limits, Request},
         websocket,
     },
-    hub::ConnRef,
+    hub::{ConnRef, HttpReply},
     limits::HTTP_HEAD_BYTES_MAX,
     protocol::{Now, centrifuge, handler::Context},
 };
@@ -23,6 +26,8 @@ const PIPELINED_REQUESTS_MAX: u32 = 1_024;
 enum Route {
     Respond { status: u16, content_type: &'static str, body: Vec<u8>, keep_alive: bool },
     Call { call: Call, keep_alive: bool },
+    WatchCall { call: WatchCall, keep_alive: bool },
+    Watch(Asked),
     Centrifuge { response: Vec<u8> },
     Handler { response: Vec<u8>, route: usize },
     Reject(http::Rejection),
@@ -126,6 +131,15 @@ impl Core {
                 }
                 self.call(now, conn, place, keep_alive, call);
             }
+            Route::WatchCall { call, keep_alive } => {
+                let connection = self.slots.at(conn.slot);
+                let place = connection.writer.reserve();
+                if let Session::Http(http) = &mut connection.session {
+                    http.last |= !keep_alive;
+                }
+                self.watch_call(now, HttpReply { conn, place, keep_alive }, call);
+            }
+            Route::Watch(asked) => self.watch_asked(now, conn, asked),
             Route::Centrifuge { response } => {
                 self.queue(conn, |out| out.extend_from_slice(&response));
                 let mut client = [0; 16];
@@ -173,7 +187,12 @@ impl Core {
     ) {
         let mut out = Vec::with_capacity(body.len() + 160);
         http::write_response(&mut out, status, JSON, &[], body, keep_alive);
-        self.fill(conn, place, out);
+        self.fill_place(now, conn, place, out);
+    }
+
+    /// Puts a whole response into its place; behind the last one the connection ends.
+    pub(super) fn fill_place(&mut self, now: Now, conn: ConnRef, place: u32, response: Vec<u8>) {
+        self.fill(conn, place, response);
         let Some(connection) = self.slots.get(conn) else { return };
         let last = matches!(&connection.session, Session::Http(http) if http.last);
         if last && connection.writer.unfilled() == 0 {
@@ -210,11 +229,13 @@ impl super::Settings {
         };
         let handler = self.routes.iter().position(|route| route.path == request.path);
         let path = request.path;
+        let watch = self.watch.as_ref().and_then(|watch| watch.asked(request));
         match handler {
             Some(route) => self.upgrade(request, |response| Route::Handler { response, route }),
             None if path == "/connection/websocket" => {
                 self.upgrade(request, |response| Route::Centrifuge { response })
             }
+            None if let Some(asked) = watch => Route::Watch(asked),
             None if self.api_enabled && (path == "/api" || path.starts_with("/api/")) => {
                 self.api(request)
             }
@@ -243,6 +264,16 @@ impl super::Settings {
             });
         if !authorized {
             return respond(401, shapes::error_response(401, "unauthorized"));
+        }
+        if let Some(name) = watch::method(request.path) {
+            if self.watch.is_none() {
+                let error = watch::unavailable();
+                return respond(error.status, error.body);
+            }
+            return match watch::parse(name, request.method, request.body) {
+                Ok(call) => Route::WatchCall { call, keep_alive },
+                Err(error) => respond(error.status, error.body),
+            };
         }
         let max = self.policy.channel_bytes_max;
         match shapes::parse(request.method, request.path, request.body, max) {

@@ -16,6 +16,7 @@ mod http;
 mod requests;
 mod sessions;
 mod settings;
+mod watch;
 mod wheel;
 mod writer;
 
@@ -23,6 +24,7 @@ pub use backlog::LinkMessage;
 pub use flush::{Flush, How, Shell};
 pub use gathers::{Outcome, OutsideAnswer, OutsideCall};
 pub use settings::{Process, Route, Settings};
+pub use watch::{Lookup, WatchSettings};
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -37,12 +39,15 @@ use self::{
     drain::Drain,
     flush::Operation,
     gathers::Gathers,
+    watch::WatchState,
     wheel::Wheel,
     writer::Joined,
 };
 use crate::{
     close,
-    hub::{Congestion, ConnRef, FromHome, Home, HomeAnswer, Local, ReplyTo, ShardId, ToHome},
+    hub::{
+        Congestion, ConnRef, FromHome, Home, HomeAnswer, Leases, Local, ReplyTo, ShardId, ToHome,
+    },
     metrics::{Counters, Counts},
     protocol::{Answer, Effect, Now},
 };
@@ -66,8 +71,10 @@ pub struct Core {
     slots: Slots,
     local: Local,
     home: Home,
+    leases: Leases,
     wheel: Wheel,
     gathers: Gathers,
+    watch: WatchState,
     drain: Drain,
     backlogs: Vec<Backlog>,
     congestion: Congestion,
@@ -97,17 +104,20 @@ pub struct Core {
 }
 
 impl Core {
-    /// The core of shard `shard`. The seed makes client ids, nothing else.
+    /// The core of shard `shard`. The seed makes client ids and lease ids, and spreads deadlines.
     pub fn new(shard: ShardId, process: Arc<Process>, seed: [u8; 32], now: Now) -> Self {
         let key = process.key;
+        let lease_ttl_ms = process.settings.watch.as_ref().map_or(0, |watch| watch.lease_ttl_ms);
         Self {
             shard,
             random: ChaCha12Rng::from_seed(seed),
             slots: Slots::new(),
             local: Local::new(key),
             home: Home::new(key),
+            leases: Leases::new(lease_ttl_ms),
             wheel: Wheel::new(now.monotonic_ms),
             gathers: Gathers::default(),
+            watch: WatchState::default(),
             drain: Drain::default(),
             backlogs: (0..process.shards).map(|_| Backlog::default()).collect(),
             congestion: Congestion::NONE,
@@ -146,8 +156,9 @@ impl Core {
         let connection = self.slots.at(conn.slot);
         connection.admitted = admitted;
         let reader = crate::codec::http::Reader::new();
+        let refused = !admitted;
         connection.session =
-            Session::Http(Http { reader, deadline_ms, refused: !admitted, last: false });
+            Session::Http(Http { reader, deadline_ms, refused, device: false, last: false });
         self.counters.connections_accepted += 1;
         self.wheel.set(conn.slot, deadline_ms);
         self.arm_receive(conn);
@@ -227,7 +238,7 @@ impl Core {
     /// A message arrived over the link from another shard.
     pub fn link(&mut self, now: Now, from: ShardId, message: LinkMessage) {
         match message {
-            LinkMessage::ToHome(message) => self.apply_to_home(from, message),
+            LinkMessage::ToHome(message) => self.apply_to_home(now, from, message),
             LinkMessage::FromHome(message) => self.apply_from_home(now, message),
         }
         self.settle(now);
@@ -241,8 +252,9 @@ impl Core {
 
     /// Looks at deadlines that have come, a bounded number; returns whether more wait.
     pub fn tick(&mut self, now: Now) -> bool {
+        let leases_left = self.leases_due(now);
         for _ in 0..1024 {
-            let Some(slot) = self.wheel.pop(now.monotonic_ms) else { return false };
+            let Some(slot) = self.wheel.pop(now.monotonic_ms) else { return leases_left };
             let connection = self.slots.at(slot);
             let conn = ConnRef { slot, generation: connection.generation };
             if connection.deadline_ms() <= now.monotonic_ms {
@@ -287,7 +299,7 @@ impl Core {
             if let Some(message) = self.from_self.pop_front() {
                 self.apply_from_home(now, message);
             } else if let Some(message) = self.to_self.pop_front() {
-                self.apply_to_home(self.shard, message);
+                self.apply_to_home(now, self.shard, message);
             } else if let Some(conn) = self.slow.pop() {
                 self.close(now, conn, close::SLOW);
             } else {
@@ -296,15 +308,21 @@ impl Core {
         }
     }
 
-    fn apply_to_home(&mut self, from: ShardId, message: ToHome) {
+    fn apply_to_home(&mut self, now: Now, from: ShardId, message: ToHome) {
         match message {
             ToHome::Marker(round) => self.marker(round),
+            ToHome::Lease(request) => self.apply_lease(now, from, *request),
             ToHome::Count { reply } => {
                 let answer = HomeAnswer::Counts(Box::new(self.counts()));
                 self.home_out.push((from, FromHome::Answer { reply, answer }));
             }
             message => self.home.apply(from, message, &self.congestion, &mut self.home_out),
         }
+        self.send_from_home();
+    }
+
+    /// Sends what homes on this shard decided, in order.
+    fn send_from_home(&mut self) {
         let mut out = std::mem::take(&mut self.home_out);
         for (to, message) in out.drain(..) {
             if to == self.shard {
@@ -320,6 +338,7 @@ impl Core {
         match message {
             FromHome::Granted(sub) => self.granted(now, sub),
             FromHome::Published { local, published } => self.deliver(local, &published),
+            FromHome::Lease(answer) => self.lease_answered(now, *answer),
             FromHome::Answer { reply, answer } => match reply {
                 ReplyTo::Nobody => {}
                 ReplyTo::Command { conn, place, command } => {
@@ -343,6 +362,8 @@ impl Core {
             subscriptions: self.local.active(),
             channels: self.home.channels() as u64,
             users: self.home.users() as u64,
+            leases: self.leases.len(),
+            watch_streams: self.watch.streams,
             anonymous: self.anonymous_clients > 0,
             counters,
             closed: self.closed.clone(),
@@ -359,12 +380,19 @@ impl Core {
         &self.home
     }
 
+    /// The leases on this shard, to be asked by tests.
+    pub fn leases(&self) -> &Leases {
+        &self.leases
+    }
+
     /// Whether the shard holds nothing of anybody.
     pub fn is_empty(&self) -> bool {
         self.slots.used() == 0
             && self.local.is_empty()
             && self.home.channels() == 0
             && self.home.users() == 0
+            && self.leases.is_empty()
+            && self.watch.is_empty()
             && self.gathers.is_empty()
             && self.later.is_empty()
             && self.backlogs.iter().all(Backlog::is_empty)

@@ -169,7 +169,7 @@ impl Core {
                 self.handler_answers.push_back((conn, command, answer));
             }
             Session::Handler { .. } => self.tell_handler(now, conn, command, answer),
-            Session::Http(_) | Session::Closing { .. } | Session::None => {}
+            Session::Http(_) | Session::Watch(_) | Session::Closing { .. } | Session::None => {}
         }
     }
 
@@ -240,6 +240,7 @@ impl Core {
                 self.run(now, conn, &mut effects);
             }
             Session::Http(_) => self.request_timed_out(now, conn),
+            Session::Watch(_) => self.watch_due(now, conn),
             Session::Handler { .. } | Session::Closing { .. } | Session::None => {}
         }
     }

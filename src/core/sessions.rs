@@ -20,6 +20,8 @@ enum Step {
     Close(CloseReason),
     /// The connection speaks HTTP.
     Http,
+    /// Nothing is expected.
+    Watch,
 }
 
 impl Core {
@@ -45,6 +47,10 @@ impl Core {
                     self.queue(conn, |out| write_frame(out, Opcode::Pong, &payload));
                 }
                 Step::Close(reason) => self.close(now, conn, reason),
+                Step::Watch => {
+                    self.watch_input(now, conn, input.len());
+                    break;
+                }
                 Step::Http => {
                     if !self.read_http(now, conn, &mut input) {
                         break;
@@ -67,6 +73,8 @@ impl Core {
         let max = settings.message_bytes_max;
         match &mut self.slots.at(conn.slot).session {
             Session::Http(_) => Step::Http,
+            Session::Watch(_) if input.is_empty() => Step::Starved,
+            Session::Watch(_) => Step::Watch,
             Session::Closing { .. } | Session::None => Step::Starved,
             Session::Centrifuge { reader, session } => match reader.feed(input, max) {
                 Ok(Some(Message::Text(text))) => {

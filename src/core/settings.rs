@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use super::WatchSettings;
 use crate::{
     api::ProcessStats,
     hub::HashKey,
@@ -98,6 +99,8 @@ pub struct Settings {
     pub api_insecure: bool,
     /// There is an API.
     pub api_enabled: bool,
+    /// Watching of devices, if there is any.
+    pub watch: Option<WatchSettings>,
     /// `GET /health` answers.
     pub health_enabled: bool,
     /// The page at `/`, if there is one.

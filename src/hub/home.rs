@@ -72,7 +72,7 @@ impl Home {
 
     /// Applies one message of shard `from`; what follows from it goes to `out` in order.
     ///
-    /// `Count` and `Marker` concern the whole shard and never come here.
+    /// `Count` and `Marker` concern the whole shard, `Lease` the leases: they never come here.
     pub fn apply(
         &mut self,
         from: ShardId,
@@ -117,7 +117,9 @@ impl Home {
                     }
                 }
             }
-            ToHome::Count { .. } | ToHome::Marker(_) => unreachable!("the core answers these"),
+            ToHome::Count { .. } | ToHome::Lease(_) | ToHome::Marker(_) => {
+                unreachable!("the core answers these")
+            }
         }
     }
 
@@ -282,6 +284,7 @@ mod tests {
                 format!("{to} answer {part} {answer:?}")
             }
             FromHome::Answer { answer, .. } => format!("{to} answer {answer:?}"),
+            FromHome::Lease(answer) => unreachable!("leases are elsewhere: {answer:?}"),
         };
         out.iter().map(short).collect()
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::{LeaseAnswer, LeaseRequest};
 use crate::{
     frame::Frame,
     protocol::{ErrorCode, Name, Payload},
@@ -185,6 +186,8 @@ pub enum ToHome {
         /// The gather.
         reply: ReplyTo,
     },
+    /// About the lease of a device.
+    Lease(Box<LeaseRequest>),
     /// All that was said before a drain began stands before this.
     Marker(u8),
 }
@@ -208,6 +211,8 @@ pub enum FromHome {
         /// What.
         answer: HomeAnswer,
     },
+    /// About the lease of a device.
+    Lease(Box<LeaseAnswer>),
 }
 
 /// What a home answers.

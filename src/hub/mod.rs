@@ -1,10 +1,15 @@
-//! Publish and subscribe. PURE: `home` is the truth of channels and users, `local` is who of mine gets it.
+//! Publish and subscribe, and leases. PURE: `home` is the truth of channels and users, `leases` of
+//! devices, `local` is who of mine gets it.
 
 mod home;
+mod leases;
 mod local;
 mod messages;
 
 pub use home::{Congestion, Home};
+pub use leases::{
+    Beat, Ending, HttpReply, LeaseAnswer, LeaseRequest, Leases, WakeOrder, WakeStatus, Watcher,
+};
 pub use local::{Active, Local, Member, NO_SUBSCRIPTIONS, Pending, Sealed};
 pub use messages::{
     Broadcast, ConnRef, Format, FromHome, HomeAnswer, LocalId, Publication, Published, ReplyTo,

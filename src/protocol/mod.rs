@@ -6,6 +6,7 @@
 
 pub mod centrifuge;
 pub mod handler;
+pub mod watch;
 
 use std::sync::Arc;
 

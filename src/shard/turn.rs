@@ -17,7 +17,7 @@ use rustix::io::Errno;
 
 use super::{links::Ports, ports::Command, sleep::Sleeper};
 use crate::{
-    core::{Core, Flush, How, LinkMessage, OutsideAnswer, Process, ReadEnd, Shell},
+    core::{Core, Flush, How, LinkMessage, Lookup, OutsideAnswer, Process, ReadEnd, Shell},
     frame::Segment,
     hub::{ConnRef, ShardId},
     limits::SLEEP_MS_MAX,
@@ -61,6 +61,8 @@ pub struct Start {
     pub commands: Receiver<Command>,
     /// What wakes the shard when they say it.
     pub doorbell: Doorbell,
+    /// To the threads that ask the backend about device tokens, if there are any.
+    pub lookups: Option<Sender<(ShardId, Lookup)>>,
     /// Turns made, for the watchdog.
     pub turns: Arc<AtomicU64>,
     /// The start of the process's monotonic time.
@@ -102,6 +104,8 @@ pub async fn run(start: Start) {
             rings: start.rings,
             pushed: Vec::new(),
             answers: Answers::default(),
+            shard: start.shard,
+            lookups: start.lookups,
             wakes: 0,
         },
         own: usize::from(start.shard),
@@ -338,6 +342,8 @@ struct RingShell {
     /// Shards that got something since their last wake.
     pushed: Vec<ShardId>,
     answers: Answers,
+    shard: ShardId,
+    lookups: Option<Sender<(ShardId, Lookup)>>,
     wakes: u64,
 }
 
@@ -384,6 +390,11 @@ impl Shell for RingShell {
             // Ahead of all sends. An error shows again at the end of the turn.
             let _ = self.ring.submit();
         }
+    }
+
+    fn look_up(&mut self, lookup: Lookup) -> bool {
+        let lookups = self.lookups.as_ref();
+        lookups.is_some_and(|lookups| lookups.try_send((self.shard, lookup)).is_ok())
     }
 
     fn answer(&mut self, id: u64, answer: OutsideAnswer) {

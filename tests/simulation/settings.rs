@@ -107,6 +107,7 @@ pub fn process(
         api_key: None,
         api_insecure: true,
         api_enabled: true,
+        watch: None,
         health_enabled: true,
         page: None,
         routes: vec![

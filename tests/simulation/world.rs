@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use tiderace::{
-    core::{Core, How, LinkMessage, Outcome, OutsideAnswer, OutsideCall, Process, Shell},
+    core::{Core, How, LinkMessage, Lookup, Outcome, OutsideAnswer, OutsideCall, Process, Shell},
     frame::Segment,
     hub::{ConnRef, ShardId},
     limits::SEGMENT_BYTES_MAX,
@@ -57,6 +57,10 @@ impl Shell for Hands<'_> {
 
     fn push(&mut self, to: ShardId, message: LinkMessage) -> Result<(), LinkMessage> {
         self.links.push(self.shard, usize::from(to), message)
+    }
+
+    fn look_up(&mut self, _: Lookup) -> bool {
+        false
     }
 
     fn links_flushed(&mut self) {}

@@ -79,6 +79,16 @@ impl Connection {
         response
     }
 
+    /// Reads one chunk of a chunked body; `None` is its end.
+    pub fn chunk(&mut self) -> Option<String> {
+        let size = usize::from_str_radix(&self.line(), 16).expect("the size of a chunk");
+        let mut bytes = vec![0; size + 2];
+        self.reader.read_exact(&mut bytes).expect("the whole chunk");
+        assert!(bytes.ends_with(b"\r\n"), "a chunk ends in CRLF");
+        bytes.truncate(size);
+        (size > 0).then(|| String::from_utf8(bytes).expect("text"))
+    }
+
     fn line(&mut self) -> String {
         let mut line = String::new();
         self.reader.read_line(&mut line).expect("a line of the head");

@@ -1,0 +1,242 @@
+//! The watch methods of the HTTP API: `wake`, `watchers` and `release`, in the API's own shapes.
+
+use serde::{Deserialize, Serialize};
+
+use super::shapes::{ApiError, encode, parse_body, refused, transport_error};
+use crate::{
+    hub::{WakeOrder, WakeStatus, Watcher},
+    limits::{DEVICE_ID_BYTES_MAX, WATCHERS_PER_PAGE_MAX},
+    protocol::{ErrorCode, Name, watch::WakeEvent},
+};
+
+/// Seconds for which a wake is worth sending where the backend does not say.
+const WAKE_TTL_S: u64 = 60;
+/// Seconds for which a wake is held at most.
+const WAKE_TTL_S_MAX: u64 = 24 * 60 * 60;
+/// Bytes of the url and of the token of a wake.
+const WAKE_TEXT_BYTES_MAX: usize = 8 << 10;
+/// Watchers of a page where the backend does not say.
+const WATCHERS_PER_PAGE: usize = 100;
+
+/// What a backend asks about devices.
+#[derive(Debug)]
+pub enum WatchCall {
+    /// Wake a device. Response: [`wake_response`].
+    Wake {
+        /// The device.
+        device: Name,
+        /// With what, and for how long.
+        order: WakeOrder,
+    },
+    /// List devices that hold a lease. Response: [`watchers_response`].
+    Watchers {
+        /// Those behind this one.
+        after: Option<Name>,
+        /// At most so many.
+        limit: usize,
+    },
+    /// Take a device's lease away. Response: [`release_response`].
+    Release {
+        /// The device.
+        device: Name,
+    },
+}
+
+/// The method that a path names, if it is one of these: `/api/wake` and so on.
+pub fn method(path: &str) -> Option<&str> {
+    path.strip_prefix("/api/").filter(|name| matches!(*name, "wake" | "watchers" | "release"))
+}
+
+/// Parses a request of a method that [`method`] found. Unknown fields are accepted.
+///
+/// `wake` takes `device`, `url`, `token`, and optionally `session_id` (by which asking again means
+/// the same wake) and `ttl` in seconds, 60 if absent, 0 for now or never. `watchers` takes `limit`
+/// and `after`, `release` takes `device`.
+///
+/// # Errors
+/// The whole response, as of the API's other methods.
+pub fn parse(name: &str, method: &str, body: &[u8]) -> Result<WatchCall, ApiError> {
+    #[derive(Deserialize)]
+    struct Request {
+        device: Option<String>,
+        url: Option<String>,
+        token: Option<String>,
+        session_id: Option<String>,
+        ttl: Option<u64>,
+        after: Option<String>,
+        limit: Option<usize>,
+    }
+    if method != "POST" {
+        return Err(transport_error(405, "API methods are called with POST"));
+    }
+    let request: Request = parse_body(body)?;
+    let bad_request = || refused(ErrorCode::BAD_REQUEST);
+    let bounded = |text: Option<String>, bytes_max: usize| {
+        text.filter(|text| (1..=bytes_max).contains(&text.len())).ok_or_else(bad_request)
+    };
+    if name == "watchers" {
+        let limit = request.limit.unwrap_or(WATCHERS_PER_PAGE);
+        if !(1..=WATCHERS_PER_PAGE_MAX).contains(&limit) {
+            return Err(bad_request());
+        }
+        let after = request.after.filter(|after| !after.is_empty()).map(Name::from);
+        return Ok(WatchCall::Watchers { after, limit });
+    }
+    let device = Name::from(bounded(request.device, DEVICE_ID_BYTES_MAX)?);
+    if name == "release" {
+        return Ok(WatchCall::Release { device });
+    }
+    let url = bounded(request.url, WAKE_TEXT_BYTES_MAX)?;
+    let token = bounded(request.token, WAKE_TEXT_BYTES_MAX)?;
+    let session = match request.session_id.filter(|session| !session.is_empty()) {
+        Some(session) => Some(Name::from(bounded(Some(session), DEVICE_ID_BYTES_MAX)?)),
+        None => None,
+    };
+    let ttl_ms = request.ttl.unwrap_or(WAKE_TTL_S).min(WAKE_TTL_S_MAX) * 1_000;
+    let order = WakeOrder { event: WakeEvent { session, url, token }, ttl_ms };
+    Ok(WatchCall::Wake { device, order })
+}
+
+/// The response where watching is not enabled.
+pub fn unavailable() -> ApiError {
+    refused(ErrorCode::NOT_AVAILABLE)
+}
+
+/// The body of the response to a wake, with status 200: `{"result":{"status":..}}`.
+pub fn wake_response(status: WakeStatus) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Woken {
+        status: &'static str,
+    }
+    let status = match status {
+        WakeStatus::Sent => "sent",
+        WakeStatus::Confirmed => "confirmed",
+        WakeStatus::Pending => "pending",
+        WakeStatus::NoWatcher => "no_watcher",
+        WakeStatus::Refused => return refused(ErrorCode::LIMIT_EXCEEDED).body,
+    };
+    result(Woken { status })
+}
+
+/// The body of the response to a release, with status 200.
+pub fn release_response(released: bool) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Released {
+        released: bool,
+    }
+    result(Released { released })
+}
+
+/// The body of the response to a list, with status 200: `watchers` in the order of their names,
+/// `total` of all, and `after` for the next page where there is one.
+pub fn watchers_response(watchers: &[Watcher], total: u64, more: bool) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Row<'a> {
+        device: &'a str,
+        lease_age: f64,
+        last_heartbeat_age: f64,
+        connected: bool,
+    }
+    #[derive(Serialize)]
+    struct Page<'a> {
+        watchers: Vec<Row<'a>>,
+        total: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        after: Option<&'a str>,
+    }
+    let seconds = |ms: u64| ms as f64 / 1_000.0;
+    let rows = watchers.iter().map(|watcher| Row {
+        device: &watcher.device,
+        lease_age: seconds(watcher.lease_age_ms),
+        last_heartbeat_age: seconds(watcher.heartbeat_age_ms),
+        connected: watcher.connected,
+    });
+    let after = watchers.last().filter(|_| more).map(|last| &*last.device);
+    result(Page { watchers: rows.collect(), total, after })
+}
+
+fn result(value: impl Serialize) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Response<T> {
+        result: T,
+    }
+    encode(&Response { result: value })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wake(body: &str) -> Result<(Name, WakeOrder), (u16, String)> {
+        match parse("wake", "POST", body.as_bytes()) {
+            Ok(WatchCall::Wake { device, order }) => Ok((device, order)),
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => Err((error.status, String::from_utf8(error.body).unwrap())),
+        }
+    }
+
+    #[test]
+    fn wakes_say_whom_where_and_how_long() {
+        let body = r#"{"device":"d","url":"u","token":"t","session_id":"s","ttl":5,"x":1}"#;
+        let (device, order) = wake(body).unwrap();
+        assert_eq!((&*device, order.ttl_ms), ("d", 5_000));
+        assert_eq!(order.event.session.as_deref(), Some("s"));
+        let (_, order) = wake(r#"{"device":"d","url":"u","token":"t"}"#).unwrap();
+        assert_eq!((order.event.session, order.ttl_ms), (None, 60_000));
+        let (_, order) = wake(&body.replace(":5", ":99999999")).unwrap();
+        assert_eq!(order.ttl_ms, 86_400_000);
+    }
+
+    #[test]
+    fn wrong_requests_are_refused_as_everywhere_in_the_api() {
+        for (body, status, part) in [
+            ("", 400, "\"code\":400"),
+            ("[]", 400, "not a JSON object"),
+            ("{}", 200, "\"code\":107"),
+            (r#"{"device":"","url":"u","token":"t"}"#, 200, "\"code\":107"),
+            (r#"{"device":"d","url":"u"}"#, 200, "\"code\":107"),
+            (r#"{"device":"d","url":"u","token":"t","ttl":-1}"#, 400, "\"code\":400"),
+        ] {
+            let (said, text) = wake(body).unwrap_err();
+            assert_eq!(said, status, "{body}");
+            assert!(text.contains(part), "{text}");
+        }
+        let long = "x".repeat(DEVICE_ID_BYTES_MAX + 1);
+        let body = format!(r#"{{"device":"{long}","url":"u","token":"t"}}"#);
+        assert_eq!(wake(&body).unwrap_err().0, 200);
+        assert_eq!(parse("wake", "GET", b"{}").unwrap_err().status, 405);
+        assert_eq!(parse("watchers", "POST", br#"{"limit":0}"#).unwrap_err().status, 200);
+        assert!(matches!(
+            parse("watchers", "POST", b"{}"),
+            Ok(WatchCall::Watchers { after: None, limit: 100 })
+        ));
+        assert_eq!(method("/api/wake"), Some("wake"));
+        assert_eq!(method("/api/publish"), None);
+    }
+
+    #[test]
+    fn responses_have_the_shape_of_the_api() {
+        for (status, text) in [
+            (WakeStatus::Sent, r#"{"result":{"status":"sent"}}"#),
+            (WakeStatus::NoWatcher, r#"{"result":{"status":"no_watcher"}}"#),
+        ] {
+            assert_eq!(String::from_utf8(wake_response(status)).unwrap(), text);
+        }
+        let refused = String::from_utf8(wake_response(WakeStatus::Refused)).unwrap();
+        assert!(refused.contains("\"code\":106"), "{refused}");
+        let watcher = Watcher {
+            device: Name::from("d"),
+            lease_age_ms: 1_500,
+            heartbeat_age_ms: 500,
+            connected: true,
+        };
+        assert_eq!(
+            String::from_utf8(watchers_response(&[watcher], 9, true)).unwrap(),
+            concat!(
+                r#"{"result":{"watchers":[{"device":"d","lease_age":1.5,"last_heartbeat_age":0.5,"#,
+                r#""connected":true}],"total":9,"after":"d"}}"#
+            )
+        );
+        assert_eq!(release_response(true), br#"{"result":{"released":true}}"#);
+    }
+}
