@@ -1,6 +1,6 @@
 //! Asks the product's backend whose a device token is, on threads that are no shards.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 
@@ -15,6 +15,9 @@ use crate::{
 const THREADS: usize = 16;
 /// Bytes of the backend's answer.
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
+
+/// A question, the shard that asks, and since when.
+pub(crate) type Question = (ShardId, Lookup, Instant);
 
 /// Where to ask.
 #[derive(Clone, Debug)]
@@ -31,7 +34,7 @@ pub(crate) struct Endpoint {
 /// When the system has no threads left.
 pub(crate) fn start(
     endpoint: &Endpoint,
-    lookups: &Receiver<(ShardId, Lookup)>,
+    lookups: &Receiver<Question>,
     mailboxes: &[Mailbox],
 ) -> std::io::Result<()> {
     // A redirect is not followed: it could take the token elsewhere.
@@ -46,11 +49,17 @@ pub(crate) fn start(
             .build(),
     );
     for number in 0..THREADS {
-        let (agent, url) = (agent.clone(), endpoint.url.clone());
+        let (agent, endpoint) = (agent.clone(), endpoint.clone());
         let (lookups, mailboxes) = (lookups.clone(), mailboxes.to_vec());
         std::thread::Builder::new().name(format!("backend-{number}")).spawn(move || {
-            for (shard, Lookup { id, token }) in lookups {
-                let verdict = ask(&agent, &url, &token).unwrap_or_else(|error| {
+            for (shard, Lookup { id, token }, since) in lookups {
+                // Behind a backend that hangs nobody waits longer than for the backend itself.
+                let answer = if since.elapsed() < endpoint.timeout {
+                    ask(&agent, &endpoint.url, &token)
+                } else {
+                    Err("those before it took too long".into())
+                };
+                let verdict = answer.unwrap_or_else(|error| {
                     tracing::warn!(%error, "the backend did not say whose a device token is");
                     Verdict::Unavailable
                 });

@@ -288,6 +288,9 @@ fn refusals_are_whole_bodies_that_agents_understand() {
             assert_eq!(response.header("allow").is_some(), status == 405);
         }
     }
+    let mut connection = Connection::open(server.address);
+    assert_eq!(connection.request("HEAD", &watch, &good, "").status, 404);
+    assert_eq!(connection.request("GET", INFO, &good, "").status, 200, "no body was left over");
     let mut old = Connection::open(server.address);
     old.send(format!("GET {watch} HTTP/1.0\r\n{good}\r\n").as_bytes());
     assert_eq!(old.response().status, 505);
@@ -438,6 +441,20 @@ fn watching_that_is_not_enabled_is_said() {
     assert_eq!(server.api("wake", &body)["error"]["code"], 108);
     let mut connection = Connection::open(server.address);
     assert_eq!(connection.request("GET", &format!("{BASE}/watch"), "", "").status, 404);
+}
+
+#[test]
+fn the_agent_of_this_program_is_woken_and_ends_as_it_was_told() {
+    let server = server(&[]);
+    let token = sign_connection(SECRET, "d", None, None);
+    let mut command = support::program();
+    command.args(["watch", "--url", &format!("http://{}", server.address), "--token", &token]);
+    command.args(["--once", "--exec", "test \"$TIDERACE_WAKE_SESSION_ID\" = ras_1"]);
+    let mut agent = command.spawn().expect("it is built");
+    server.wait_until("the stream", |info| info["metrics"]["items"]["watch_streams"] == 1.0);
+    assert_eq!(wake(&server, "d", "ras_1", 60), "sent");
+    assert!(support::wait(&mut agent).success(), "the command saw the session");
+    wake_until(&server, "d", "ras_1", "confirmed");
 }
 
 #[test]

@@ -75,6 +75,10 @@ impl WatchSettings {
     /// What a request asks of the watch endpoints, if it is for one.
     pub(super) fn asked(&self, request: &http::Request<'_>) -> Option<Asked> {
         let path = request.path;
+        // There is nothing to ask for the head of alone, and no body may follow it.
+        if request.method == "HEAD" {
+            return None;
+        }
         let (method, what) = match path {
             _ if path == self.watch_path => {
                 ("GET", What::Stream { previous: watch::previous_lease(request.query) })

@@ -107,7 +107,9 @@ pub fn device_token(authorization: &[u8]) -> Option<&str> {
     let (scheme, token) = text.trim().split_once([' ', '\t'])?;
     let known = scheme.eq_ignore_ascii_case("DeviceToken") || scheme.eq_ignore_ascii_case("Bearer");
     let token = token.trim_start();
-    (known && !token.is_empty()).then_some(token)
+    // Whatever else could not be passed on to the backend.
+    let sound = !token.is_empty() && token.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    (known && sound).then_some(token)
 }
 
 /// `previousWatchLeaseId` of a watch request. An id that was never granted is as good as none.
@@ -188,6 +190,7 @@ mod tests {
             ("devicetoken  abc ", Some("abc")),
             ("Bearer a b", Some("a b")),
             ("Basic abc", None),
+            ("Bearer caf\u{e9}", None),
             ("DeviceToken", None),
             ("DeviceToken ", None),
             ("", None),

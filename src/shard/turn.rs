@@ -62,7 +62,7 @@ pub struct Start {
     /// What wakes the shard when they say it.
     pub doorbell: Doorbell,
     /// To the threads that ask the backend about device tokens, if there are any.
-    pub lookups: Option<Sender<(ShardId, Lookup)>>,
+    pub lookups: Option<Sender<(ShardId, Lookup, Instant)>>,
     /// Turns made, for the watchdog.
     pub turns: Arc<AtomicU64>,
     /// The start of the process's monotonic time.
@@ -343,7 +343,7 @@ struct RingShell {
     pushed: Vec<ShardId>,
     answers: Answers,
     shard: ShardId,
-    lookups: Option<Sender<(ShardId, Lookup)>>,
+    lookups: Option<Sender<(ShardId, Lookup, Instant)>>,
     wakes: u64,
 }
 
@@ -393,8 +393,8 @@ impl Shell for RingShell {
     }
 
     fn look_up(&mut self, lookup: Lookup) -> bool {
-        let lookups = self.lookups.as_ref();
-        lookups.is_some_and(|lookups| lookups.try_send((self.shard, lookup)).is_ok())
+        let question = (self.shard, lookup, Instant::now());
+        self.lookups.as_ref().is_some_and(|lookups| lookups.try_send(question).is_ok())
     }
 
     fn answer(&mut self, id: u64, answer: OutsideAnswer) {
