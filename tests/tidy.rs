@@ -31,7 +31,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "limits", "sys",
         ],
     ),
-    ("cli", &["server", "config", "sys", "limits", "watch"]),
+    ("cli", &["auth", "server", "config", "sys", "limits", "watch"]),
     ("lib", &[]),
     ("main", &["cli"]),
 ];

@@ -338,7 +338,7 @@ impl Connections {
     }
 }
 
-const EINPROGRESS: i32 = 115;
+pub(super) const EINPROGRESS: i32 = 115;
 
 /// Closing the socket also removes it from the poll.
 fn end(slot: &mut Option<Connection>, index: usize, loss: Loss, sink: &mut impl Sink) {
@@ -350,7 +350,7 @@ fn end(slot: &mut Option<Connection>, index: usize, loss: Loss, sink: &mut impl 
 
 /// Spreads connections to an IPv4 loopback server over source addresses: one has 28,000 ports, and
 /// each stays in TIME_WAIT after its connection.
-fn source_address(target: SocketAddr, opened: u64) -> Option<SocketAddr> {
+pub(super) fn source_address(target: SocketAddr, opened: u64) -> Option<SocketAddr> {
     match target {
         SocketAddr::V4(target) if target.ip().is_loopback() => {
             let host = (opened / 64 % 250) as u8 + 2;

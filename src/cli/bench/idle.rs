@@ -38,6 +38,11 @@ pub(super) fn memory(options: &Common) -> Result<Option<Memory>, Error> {
     proc::memory(pid).ok_or_else(none).map(Some)
 }
 
+/// What connections cost: `Pss_Anon`, without it `VmRSS`.
+pub(super) fn user_bytes(memory: Memory) -> f64 {
+    memory.anonymous.unwrap_or(memory.resident) as f64
+}
+
 /// Holds the connections for warm-up and duration; `before` and `opening_ns` are of the time when
 /// they were opened.
 pub(super) fn run(
@@ -57,9 +62,8 @@ pub(super) fn run(
         connections.turn(watch.patience(now, Some(watch.window.end)), &mut watcher)?;
     }
     let count = options.connections as f64;
-    let user = |memory: Memory| memory.anonymous.unwrap_or(memory.resident) as f64;
     let idle = before.zip(memory(options)?).map(|(before, after)| Idle {
-        bytes_per_connection: (user(after) - user(before)) / count,
+        bytes_per_connection: (user_bytes(after) - user_bytes(before)) / count,
         before,
         after,
         established_per_s: count * 1e9 / opening_ns.max(1) as f64,

@@ -15,6 +15,7 @@ mod protocol;
 mod report;
 mod stamp;
 mod target;
+mod watch;
 mod wire;
 
 use std::io;
@@ -80,6 +81,19 @@ enum Case {
         #[arg(long, value_name = "IN_FLIGHT",
               value_parser = clap::value_parser!(u32).range(1..=4_096))]
         keep: Option<u32>,
+    },
+    /// Dormant devices that hold watch streams: memory and CPU of each, and how soon they are woken.
+    ///
+    /// First a heartbeat interval at rest, then --warmup and --duration with wakes. --target is
+    /// http://host:port.
+    #[command(mut_arg("connections", |arg| arg.default_value("15000")))]
+    #[command(mut_arg("protocol", |arg| arg.hide(true)), mut_arg("channel", |arg| arg.hide(true)))]
+    #[command(mut_arg("token", |arg| arg.hide(true)), mut_arg("sample", |arg| arg.hide(true)))]
+    Watch {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        flags: watch::Flags,
     },
 }
 
@@ -329,6 +343,11 @@ pub(crate) fn run(args: BenchArgs) -> Result<(), Error> {
             let connections = common.prepare(|_| None)?;
             (common.json, connect::run(&common, keep.map(|keep| keep as usize), connections)?)
         }
+        Case::Watch { common, flags } => {
+            common.validate()?;
+            flags.validate()?;
+            (common.json, watch::run(&common, &flags)?)
+        }
     };
     report.print(json)
 }
@@ -363,6 +382,9 @@ mod tests {
             ("echo --target ws://127.0.0.1:1/ --size 15", "--size"),
             ("broadcast --target ws://127.0.0.1:1/ --size 15", "--size"),
             ("fanout --target ws://127.0.0.1:1/ --publishers 101", "--publishers"),
+            ("watch --target ws://127.0.0.1:1 --token-secret s", "must begin with http://"),
+            ("watch --target http://127.0.0.1:1 --token-secret s --ramp 121", "--ramp"),
+            ("watch --target http://127.0.0.1:1 --token-secret s --drain", "--server-pid"),
         ];
         for (flags, part) in cases {
             let error = outcome(flags).unwrap_err();

@@ -69,7 +69,8 @@ impl Latency {
 pub(super) struct Report {
     pub(super) case: &'static str,
     pub(super) target: String,
-    pub(super) protocol: Protocol,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) protocol: Option<Protocol>,
     pub(super) connections: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) publishers: Option<usize>,
@@ -107,6 +108,8 @@ pub(super) struct Report {
     pub(super) rounds: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) idle: Option<Idle>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) watch: Option<super::watch::Figures>,
     pub(super) server_memory: Option<Memory>,
 
     pub(super) errors: u64,
@@ -132,7 +135,7 @@ impl Report {
         Self {
             case,
             target: options.target.clone(),
-            protocol: options.protocol,
+            protocol: Some(options.protocol),
             connections: options.connections,
             publishers: None,
             payload_bytes: None,
@@ -156,6 +159,7 @@ impl Report {
             saturated: saturated(server, window.generator_busy),
             rounds: None,
             idle: None,
+            watch: None,
             server_memory: options.server_pid.and_then(super::proc::memory),
             errors: 0,
             first_error: None,
@@ -200,6 +204,9 @@ impl Report {
                 idle.bytes_per_connection,
                 short(idle.established_per_s)
             );
+        }
+        if let Some(watch) = &self.watch {
+            text += &watch.summary();
         }
         if let Some(busy) = self.server_core_busy.or(self.server_process_cpu) {
             text += &format!(", server busy {busy:.2}");

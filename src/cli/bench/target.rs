@@ -16,26 +16,38 @@ pub(super) struct Upgrade {
     accept: String,
 }
 
+/// Splits `ws://host:port/path`, or what `scheme` says instead, into an address, host and path; one that
+/// is not a loopback address needs `allow_remote`.
+pub(super) fn parse<'a>(
+    url: &'a str,
+    scheme: &str,
+    allow_remote: bool,
+) -> Result<(SocketAddr, &'a str, &'a str), Error> {
+    let invalid = |why: &str| Error::Target { url: url.to_owned(), why: why.to_owned() };
+    let rest =
+        url.strip_prefix(scheme).ok_or_else(|| invalid(&format!("must begin with {scheme}")))?;
+    let (host, path) = match rest.find('/') {
+        Some(slash) => rest.split_at(slash),
+        None => (rest, "/"),
+    };
+    if path.bytes().any(|byte| byte <= b' ' || byte == 0x7f) {
+        return Err(invalid("the path holds a space or control character"));
+    }
+    let address = host
+        .to_socket_addrs()
+        .map_err(|error| invalid(&format!("host:port is expected: {error}")))?
+        .next()
+        .ok_or_else(|| invalid("the host has no address"))?;
+    if !allow_remote && !address.ip().is_loopback() {
+        return Err(invalid("not a loopback address (--allow-remote permits it)"));
+    }
+    Ok((address, host, path))
+}
+
 impl Upgrade {
     /// Reads `ws://host:port/path`; a target that is not a loopback address needs `allow_remote`.
     pub(super) fn parse(url: &str, allow_remote: bool) -> Result<Self, Error> {
-        let invalid = |why: &str| Error::Target { url: url.to_owned(), why: why.to_owned() };
-        let rest = url.strip_prefix("ws://").ok_or_else(|| invalid("must begin with ws://"))?;
-        let (host, path) = match rest.find('/') {
-            Some(slash) => rest.split_at(slash),
-            None => (rest, "/"),
-        };
-        if path.bytes().any(|byte| byte <= b' ' || byte == 0x7f) {
-            return Err(invalid("the path holds a space or control character"));
-        }
-        let address = host
-            .to_socket_addrs()
-            .map_err(|error| invalid(&format!("host:port is expected: {error}")))?
-            .next()
-            .ok_or_else(|| invalid("the host has no address"))?;
-        if !allow_remote && !address.ip().is_loopback() {
-            return Err(invalid("not a loopback address (--allow-remote permits it)"));
-        }
+        let (address, host, path) = parse(url, "ws://", allow_remote)?;
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Key: {NONCE}\r\nSec-WebSocket-Version: 13\r\n\r\n"
