@@ -1,6 +1,8 @@
 //! The load generator against a small server of tungstenite: exact counts and the fields of its
 //! JSON report.
 
+mod support;
+
 use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
@@ -233,6 +235,34 @@ fn connect_and_idle_establish_connections() {
         "idle --protocol plain --target ws://{target}/echo --connections 20 --server-pid {pid}"
     ));
     assert!(report["idle"]["bytes_per_connection"].as_f64().is_some(), "{report}");
+}
+
+#[test]
+fn a_fleet_watches_is_woken_and_is_sent_away() {
+    let server = support::Server::dev(&[
+        ("TIDERACE_WATCH_ENABLED", "true"),
+        ("TIDERACE_WATCH_TOKEN_HMAC_SECRET_KEY", "secret"),
+        ("TIDERACE_WATCH_HEARTBEAT_INTERVAL", "1s"),
+        ("TIDERACE_WATCH_LEASE_TTL", "31s"),
+        ("TIDERACE_SHUTDOWN_TIMEOUT", "2s"),
+    ]);
+    let (address, key, pid) = (server.address, &server.api_key, server.pid());
+    let report = bench(&format!(
+        "watch --target http://{address} --token-secret secret --api-key {key} --connections 40 \
+         --ramp 0.2 --wakes-per-second 200 --server-pid {pid} --drain"
+    ));
+    assert_exact(&report, 1);
+    assert!(number(&report, "messages_total") >= 69, "{report}");
+    let watch = &report["watch"];
+    assert!(watch["rest"]["heartbeats_per_s"].as_f64() > Some(0.0), "{watch}");
+    assert!(watch["rest"]["comments_per_s"].as_f64() > Some(0.0), "{watch}");
+    let drain = &watch["drain"];
+    assert_eq!(
+        (&drain["streams"], &drain["ended"], &drain["in_order"]),
+        (&json!(40), &json!(40), &json!(40))
+    );
+    let (status, stderr) = server.wait();
+    assert!(status.success(), "{stderr}");
 }
 
 #[test]

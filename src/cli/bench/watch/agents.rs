@@ -262,9 +262,12 @@ impl Fleet {
         self.beats.front().map(|&(due, _)| due)
     }
 
-    /// Devices whose wake is under way.
-    pub(super) fn owed(&self) -> usize {
-        self.devices.iter().filter(|device| device.woken.is_some()).count()
+    /// Devices that are being woken, or have not come back.
+    pub(super) fn unsettled(&self) -> usize {
+        let settled = |device: &&Device| {
+            matches!(device.phase, Phase::Away | Phase::Watching) && device.woken.is_none()
+        };
+        self.devices.len() - self.devices.iter().filter(settled).count()
     }
 
     /// One poll and all that it brings.

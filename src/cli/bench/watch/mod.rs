@@ -197,7 +197,7 @@ fn open(fleet: &mut Fleet, options: &Common, ramp: f64) -> Result<(), Error> {
     Ok(())
 }
 
-/// Lets the fleet live for warm-up and duration, with `rate` wakes a second, and waits for those under way.
+/// Lets the fleet live for warm-up and duration, with `rate` wakes a second, and waits until all is settled.
 fn load(fleet: &mut Fleet, options: &Common, rate: f64) -> Result<Window, Error> {
     let began = fleet.clock.now();
     let mut watch = options.stopwatch(began);
@@ -219,7 +219,7 @@ fn load(fleet: &mut Fleet, options: &Common, rate: f64) -> Result<Window, Error>
         fleet.turn(watch.patience(now, due.into_iter().flatten().min()))?;
     }
     let deadline = fleet.clock.now() + measure::DRAIN_SECONDS_MAX * 1_000_000_000;
-    while fleet.owed() > 0 && fleet.clock.now() < deadline {
+    while fleet.unsettled() > 0 && fleet.clock.now() < deadline {
         fleet.beat(fleet.clock.now());
         fleet.turn(Duration::from_millis(1))?;
     }
