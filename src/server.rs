@@ -36,6 +36,8 @@ use crate::{
 const MAILBOX_COMMANDS: usize = 16_384;
 /// Connections that the kernel completed and a shard has not accepted yet.
 const LISTEN_BACKLOG: i32 = 16_384;
+/// How long a port may be in use by a server that was killed just before.
+const PORT_RELEASE: Duration = Duration::from_secs(2);
 /// Pause between two looks at whether the shards still turn; each does at least once a second.
 const LOOK: Duration = Duration::from_secs(2);
 /// A shard that made no turn in so many looks stands still for good.
@@ -287,12 +289,30 @@ fn random_bytes() -> [u8; 32] {
     bytes
 }
 
+/// Finds out that nobody listens on `wanted`. A server that was killed may still: the kernel
+/// dismantles its rings, which hold the listeners, a moment after the process is gone.
+fn await_port(wanted: SocketAddr) -> std::io::Result<()> {
+    let until = Instant::now() + PORT_RELEASE;
+    loop {
+        match sockets::listener(wanted, false, 1) {
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+                if Instant::now() >= until {
+                    return Err(error);
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 /// One listening socket per shard. The first is bound alone, because a port that another process
 /// listens on with SO_REUSEPORT would silently be shared.
 fn listen(wanted: SocketAddr, shards: usize) -> Result<(SocketAddr, Vec<TcpListener>), Error> {
     let failed = |error| Error::Listen(requirements::explain_bind(wanted, &error));
     if wanted.port() != 0 {
-        sockets::listener(wanted, false, 1).map_err(failed)?;
+        await_port(wanted).map_err(failed)?;
     }
     let first = sockets::listener(wanted, true, LISTEN_BACKLOG).map_err(failed)?;
     let address = first.local_addr().map_err(failed)?;

@@ -3,7 +3,6 @@
 mod support;
 
 use std::io::BufReader;
-use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::Receiver;
 use std::thread;
@@ -191,16 +190,6 @@ fn the_lease_of_a_killed_agent_expires_and_another_takes_over() {
     until_confirmed(&server, "ras_1");
 }
 
-/// The kernel dismantles a killed process's ring, which still holds the listening sockets, a moment after
-/// the process was waited for.
-fn until_free(address: &str) {
-    let began = Instant::now();
-    while let Err(error) = TcpListener::bind(address) {
-        assert!(began.elapsed() < DEADLINE, "{address}: {error}");
-        thread::yield_now();
-    }
-}
-
 #[test]
 fn agents_come_back_to_a_server_that_was_killed() {
     let mut server = server(BRISK);
@@ -211,7 +200,6 @@ fn agents_come_back_to_a_server_that_was_killed() {
         let pid = Pid::from_raw(i32::try_from(server.pid()).expect("a pid")).expect("a pid");
         kill_process(pid, Signal::KILL).expect("it runs");
         drop(server);
-        until_free(&address);
         let arguments = ["--dev", "--shards", "2", "--listen", &address];
         server = Server::start(&arguments, &environment(BRISK));
         server.wait_until("the agent", |info| {
