@@ -208,7 +208,7 @@ impl Leases {
         turn.expire(device);
         act(&mut turn, device);
         turn.offer(device);
-        turn.counters.device_wakes_expired += device.wakes.expire(now_ms);
+        turn.expire_wakes(device);
         self.leases = self.leases + u64::from(device.lease.is_some()) - leases;
         self.wakes = self.wakes + device.wakes.len() - wakes;
         let idle = device.is_idle();
@@ -284,6 +284,14 @@ impl Turn<'_> {
             stream = ?device.stream.as_ref().map(|stream| (stream.shard, stream.lease)),
             "lease {what}"
         );
+    }
+
+    fn expire_wakes(&mut self, device: &mut Device) {
+        let expired = device.wakes.expire(self.now_ms);
+        if expired > 0 {
+            tracing::debug!(device = &**self.name, expired, "wakes: their time has passed");
+            self.counters.device_wakes_expired += expired;
+        }
     }
 
     fn expire(&mut self, device: &mut Device) {
