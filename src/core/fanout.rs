@@ -20,8 +20,8 @@ impl Core {
         }
     }
 
-    /// Ends a segment and queues it for all members of its list. No send happens here: the walk
-    /// is a few nanoseconds a member, and what it queues is sent in chunks by the flush.
+    /// Ends a segment and queues it for all members of its list. No send happens here: the walk makes
+    /// no system call, and what it queues is sent in chunks by the flush.
     pub(super) fn seal(&mut self, open: usize) {
         let Some(sealed) = self.local.seal(open) else { return };
         let queue_bytes_max = self.process.settings.queue_bytes_max;
