@@ -3,6 +3,7 @@
 pub mod api;
 pub mod auth;
 mod backend;
+pub mod channels;
 pub mod cli;
 pub mod close;
 pub mod codec;

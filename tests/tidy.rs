@@ -9,7 +9,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("limits", &[]),
     ("close", &[]),
     ("metrics", &["limits", "close"]),
-    ("config", &["limits"]),
+    ("channels", &[]),
+    ("config", &["channels", "limits"]),
     // A client of servers, ours and others': it shares nothing with the server but bytes on the wire.
     ("watch", &["codec", "limits"]),
     ("sys", &["frame", "limits"]),
@@ -17,18 +18,24 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("codec", &["close", "limits"]),
     ("frame", &["codec"]),
     ("auth", &["limits"]),
-    ("protocol", &["auth", "codec", "close", "limits"]),
-    ("hub", &["protocol", "codec", "frame", "limits", "metrics"]),
+    ("protocol", &["auth", "channels", "codec", "close", "limits"]),
+    ("hub", &["channels", "protocol", "codec", "frame", "limits", "metrics"]),
     ("api", &["protocol", "hub", "codec", "auth", "close", "limits", "metrics"]),
-    ("core", &["codec", "frame", "protocol", "hub", "auth", "api", "close", "limits", "metrics"]),
+    (
+        "core",
+        &[
+            "channels", "codec", "frame", "protocol", "hub", "auth", "api", "close", "limits",
+            "metrics",
+        ],
+    ),
     // Impure: one core, the process, the program.
     ("shard", &["core", "hub", "protocol", "frame", "sys", "limits"]),
     ("backend", &["shard", "core", "hub", "auth"]),
     (
         "server",
         &[
-            "backend", "shard", "core", "api", "hub", "protocol", "auth", "close", "config",
-            "limits", "sys",
+            "backend", "shard", "core", "channels", "api", "hub", "protocol", "auth", "close",
+            "config", "limits", "sys",
         ],
     ),
     ("cli", &["auth", "server", "config", "sys", "limits", "watch"]),
@@ -37,7 +44,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 ];
 
 /// Modules that decide: the simulation runs them, so they may not reach for the world.
-const PURE: &[&str] = &["codec", "frame", "auth", "protocol", "hub", "api", "core"];
+const PURE: &[&str] = &["channels", "codec", "frame", "auth", "protocol", "hub", "api", "core"];
 
 /// Files that decide, in modules that do not only that.
 const PURE_FILES: &[&str] = &[
