@@ -31,6 +31,12 @@ impl Frame {
         &self.bytes[SERVER_HEADER_BYTES_MAX..]
     }
 
+    /// A part of the payload, which keeps the whole frame alive.
+    pub fn part(&self, range: std::ops::Range<usize>) -> Bytes {
+        let from = SERVER_HEADER_BYTES_MAX;
+        self.bytes.slice(from + range.start..from + range.end)
+    }
+
     /// The publication as one WebSocket frame.
     pub fn wire(&self) -> &[u8] {
         &self.bytes[self.start..]

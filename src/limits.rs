@@ -9,6 +9,9 @@ pub const LINK_ENTRIES: usize = 4096;
 /// Bytes of publications that may wait behind one full link before publishers are refused.
 pub const LINK_BACKLOG_BYTES_MAX: usize = 64 << 20;
 
+/// Answers to publishes with an idempotency key that one shard remembers; above it the oldest goes.
+pub const IDEMPOTENT_ANSWERS_PER_SHARD_MAX: usize = 65_536;
+
 /// Requests of one shard that wait for answers of other shards.
 pub const REQUESTS_IN_FLIGHT_MAX: usize = 65_536;
 

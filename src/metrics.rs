@@ -37,6 +37,12 @@ counters! {
     deliveries,
     /// Publications refused because a link was full.
     publications_refused,
+    /// Subscriptions whose position was lost, and who were told.
+    positions_lost,
+    /// Subscribers without a position that a gap was not told to.
+    publications_missed,
+    /// Announcements of who came and went that a full link did not take.
+    memberships_dropped,
     /// Connections closed because their queue was over its bound.
     slow_consumers_closed,
     /// Bytes dropped unsent from the queues of slow consumers.

@@ -25,7 +25,7 @@ use crate::{
     limits::{LINK_ENTRIES, LOOKUPS_IN_FLIGHT_MAX, SHARDS_MAX},
     protocol::{
         Name, Now, Payload,
-        centrifuge::{ChannelRules, Policy},
+        centrifuge::Policy,
         handler::{ConnectionRef, Handler},
     },
     shard::{self, Command, Mailbox, Refused, links, sleep::Sleeper},
@@ -160,6 +160,7 @@ impl Builder {
             refusals: AtomicUsize::new(0),
             started: Now { monotonic_ms: 0, unix_s: unix.as_secs() },
             settings: settings(self.config, watch, self.page, self.routes, uid.clone(), shards),
+            epoch_prefix: uid[..8].into(),
             uid,
         })
     }
@@ -223,6 +224,9 @@ fn settings(
             .connection_limit
             .map_or(descriptors, |limit| usize::from(limit).min(descriptors)),
         queue_bytes_max: client.queue_max_size,
+        history_bytes_max: 256 << 20,
+        recovery_publications_max: 300,
+        user_connections_max: None,
         message_bytes_max: config.websocket.message_size_limit,
         body_bytes_max: config.http_api.max_request_body_size,
         subscriptions_max: client.channel_limit,
@@ -239,14 +243,22 @@ fn settings(
             ping_interval_ms: ms(client.ping_interval),
             pong_timeout_ms: ms(client.pong_timeout),
             stale_close_ms: ms(client.stale_close_delay),
-            channel_bytes_max: config.channel.max_length,
-            channels: ChannelRules {
-                allow_subscribe_for_client: channel.allow_subscribe_for_client,
-                allow_subscribe_for_anonymous: channel.allow_subscribe_for_anonymous,
-                allow_publish_for_client: channel.allow_publish_for_client,
-                allow_publish_for_subscriber: channel.allow_publish_for_subscriber,
-                allow_publish_for_anonymous: channel.allow_publish_for_anonymous,
-            },
+            channels: Arc::new(crate::channels::Channels {
+                max_length: config.channel.max_length,
+                without_namespace: Arc::new(crate::channels::ChannelOptions {
+                    allow_subscribe_for_client: channel.allow_subscribe_for_client,
+                    allow_subscribe_for_anonymous: channel.allow_subscribe_for_anonymous,
+                    allow_publish_for_client: channel.allow_publish_for_client,
+                    allow_publish_for_subscriber: channel.allow_publish_for_subscriber,
+                    allow_publish_for_anonymous: channel.allow_publish_for_anonymous,
+                    ..Default::default()
+                }),
+                ..Default::default()
+            }),
+            history_publications_max: 300,
+            personal_namespace: None,
+            expired_close_delay_s: 25,
+            expired_sub_close_delay_s: 25,
             version: env!("CARGO_PKG_VERSION").into(),
             node: uid,
         },

@@ -366,11 +366,11 @@ mod websocket_frames {
             assert_eq!(&buffer[start..], &appended);
         }
         let mut close = Vec::new();
-        websocket::write_close(&mut close, tiderace::close::SLOW);
+        websocket::write_close(&mut close, 3008, "slow");
         assert_eq!(close, b"\x88\x06\x0b\xc0slow");
         close.clear();
         const LONG: &str = "€€€€€€€€€€€€€€€€€€€€€€€€€€€€€€€€€€€€€€€€€€€€€€€€€€";
-        websocket::write_close(&mut close, CloseReason { code: 4000, reason: LONG });
+        websocket::write_close(&mut close, 4000, LONG);
         assert_eq!(close.len(), 2 + 2 + 123);
         assert!(std::str::from_utf8(&close[4..]).is_ok());
     }

@@ -434,10 +434,10 @@ pub fn write_frame(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
 }
 
 /// Appends a close frame to `out`; a reason longer than a control frame is cut.
-pub fn write_close(out: &mut Vec<u8>, reason: CloseReason) {
-    let text_bytes = reason.reason.floor_char_boundary(CONTROL_BYTES_MAX - 2);
+pub fn write_close(out: &mut Vec<u8>, code: u16, reason: &str) {
+    let text_bytes = reason.floor_char_boundary(CONTROL_BYTES_MAX - 2);
     let mut payload = Vec::with_capacity(2 + text_bytes);
-    payload.extend_from_slice(&reason.code.to_be_bytes());
-    payload.extend_from_slice(&reason.reason.as_bytes()[..text_bytes]);
+    payload.extend_from_slice(&code.to_be_bytes());
+    payload.extend_from_slice(&reason.as_bytes()[..text_bytes]);
     write_frame(out, Opcode::Close, &payload);
 }

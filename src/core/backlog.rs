@@ -85,7 +85,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        hub::{Format, Publication, ReplyTo},
+        hub::{Format, Publication, ReplyTo, SubRef},
         protocol::{Name, Payload},
     };
 
@@ -93,12 +93,17 @@ mod tests {
 
     fn leave(channel: &str) -> LinkMessage {
         let channel = Name::from(channel);
-        LinkMessage::ToHome(ToHome::Leave { channel, format: Format::Plain })
+        LinkMessage::ToHome(ToHome::Leave {
+            channel,
+            sub: SubRef { index: 0, generation: 0 },
+            format: Format::Plain,
+        })
     }
 
     fn publish(data: &Bytes) -> LinkMessage {
         let (data, payload) = (data.clone(), Payload::Binary);
-        let publication = Publication { channel: Name::from(""), data, payload, info: None };
+        let publication =
+            Publication { channel: Name::from(""), data, payload, info: None, extra: None };
         let publication = Box::new(publication);
         LinkMessage::ToHome(ToHome::Publish { publication, reply: ReplyTo::Nobody })
     }

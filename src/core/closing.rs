@@ -18,6 +18,17 @@ const DISCARDED_BYTES_MAX: u32 = 256 << 10;
 impl Core {
     /// Begins the end of an open connection; the first reason counts, later ones do nothing.
     pub(super) fn close(&mut self, now: Now, conn: ConnRef, reason: CloseReason) {
+        self.close_saying(now, conn, reason, None);
+    }
+
+    /// As [`Core::close`], with a text of the backend's own.
+    pub(super) fn close_saying(
+        &mut self,
+        now: Now,
+        conn: ConnRef,
+        reason: CloseReason,
+        text: Option<&str>,
+    ) {
         let Some(connection) = self.slots.get(conn) else { return };
         if !connection.is_open() {
             return;
@@ -27,6 +38,7 @@ impl Core {
         let reason = if slow { close::SLOW } else { reason };
         let told = connection.terms(reason);
         let websocket = connection.is_websocket();
+        self.subscriptions.forget_connect(conn.slot);
         self.leave_all(conn);
         let connection = self.slots.at(conn.slot);
         connection.phase = Phase::Flushing;
@@ -47,7 +59,8 @@ impl Core {
             connection.writer.drop_unanswered();
         }
         if websocket {
-            connection.writer.push_own(|out| write_close(out, told));
+            let text = text.filter(|_| !slow).unwrap_or(told.reason);
+            connection.writer.push_own(|out| write_close(out, told.code, text));
             *self.closed.entry(told.code).or_default() += 1;
             tracing::debug!(
                 shard = self.shard,
@@ -72,27 +85,6 @@ impl Core {
         self.wheel.set(conn.slot, deadline_ms);
         self.mark(conn.slot);
         self.progress(conn);
-    }
-
-    fn leave_all(&mut self, conn: ConnRef) {
-        loop {
-            let first = self.slots.at(conn.slot).first_subscription;
-            if first == crate::hub::NO_SUBSCRIPTIONS {
-                return;
-            }
-            self.leave(conn, first);
-        }
-    }
-
-    /// Ends one subscription, pending or active.
-    pub(super) fn leave(&mut self, conn: ConnRef, sub: u32) {
-        if let Some(open) = self.local.open_of(sub) {
-            self.seal(open);
-        }
-        let connection = self.slots.at(conn.slot);
-        connection.subscriptions -= 1;
-        let (channel, format) = self.local.leave(&mut connection.first_subscription, sub);
-        self.to_home(self.home_of(&channel), ToHome::Leave { channel, format });
     }
 
     /// Goes on with a close as far as it can.

@@ -70,6 +70,8 @@ impl Core {
         let publications_left = self.publish_share(now);
         let mut link_full = self.flush_links(shell);
         self.ask_backend(now, shell);
+        self.tell_lost(now);
+        self.list_some(now);
         self.seal_all();
         self.settle(now);
         self.close_some(now);
@@ -90,9 +92,17 @@ impl Core {
                 || !self.handler_answers.is_empty()
                 || !self.dirty.is_empty()
                 || !self.operations.is_empty()
+                || self.subscriptions.owes()
+                || self.lists_channels()
                 || self.is_closing_all(),
             link_full,
-            deadline_ms: self.wheel.next_ms().into_iter().chain(self.leases.next_ms()).min(),
+            deadline_ms: self
+                .wheel
+                .next_ms()
+                .into_iter()
+                .chain(self.leases.next_ms())
+                .chain(self.home.next_ms())
+                .min(),
         }
     }
 

@@ -179,7 +179,7 @@ impl Core {
             return;
         }
         let home = self.home_of(&channel);
-        let publication = Box::new(Publication { channel, data, payload, info: None });
+        let publication = Box::new(Publication { channel, data, payload, info: None, extra: None });
         let parts = Parts::Publish(None);
         let Some(reply) = self.begin_gather(now, asker, parts, 1) else { return };
         self.later.push_back((home, ToHome::Publish { publication, reply }));
@@ -206,7 +206,8 @@ impl Core {
         for (home, channels) in by_home.into_iter().enumerate() {
             for channels in channels.chunks(CHANNELS_PER_TURN) {
                 let data = data.clone();
-                let broadcast = Box::new(Broadcast { channels: channels.to_vec(), data });
+                let broadcast =
+                    Box::new(Broadcast { channels: channels.to_vec(), data, extra: None });
                 let message = ToHome::Broadcast { broadcast, reply };
                 self.later.push_back((home as ShardId, message));
             }

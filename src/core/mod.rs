@@ -13,9 +13,11 @@ mod fanout;
 mod flush;
 mod gathers;
 mod http;
+mod orders;
 mod requests;
 mod sessions;
 mod settings;
+mod subscriptions;
 mod watch;
 mod wheel;
 mod writer;
@@ -39,6 +41,8 @@ use self::{
     drain::Drain,
     flush::Operation,
     gathers::Gathers,
+    orders::Listing,
+    subscriptions::Subscriptions,
     watch::WatchState,
     wheel::Wheel,
     writer::Joined,
@@ -70,6 +74,7 @@ pub struct Core {
     random: ChaCha12Rng,
     slots: Slots,
     local: Local,
+    subscriptions: Subscriptions,
     home: Home,
     leases: Leases,
     wheel: Wheel,
@@ -87,6 +92,8 @@ pub struct Core {
     /// Messages between the shard and itself that the current input caused.
     to_self: VecDeque<ToHome>,
     from_self: VecDeque<FromHome>,
+    /// Lists of channels that go on in the next turns.
+    listings: VecDeque<Listing>,
     home_out: Vec<(ShardId, FromHome)>,
     /// Answers to what handlers asked while they were told an answer.
     handler_answers: VecDeque<(ConnRef, u32, Answer)>,
@@ -113,7 +120,8 @@ impl Core {
             random: ChaCha12Rng::from_seed(seed),
             slots: Slots::new(),
             local: Local::new(key),
-            home: Home::new(key),
+            subscriptions: Subscriptions::new(key),
+            home: Home::new(key, shard, process.home_settings()),
             leases: Leases::new(lease_ttl_ms),
             wheel: Wheel::new(now.monotonic_ms),
             gathers: Gathers::default(),
@@ -127,6 +135,7 @@ impl Core {
             outside_answers: Vec::new(),
             to_self: VecDeque::new(),
             from_self: VecDeque::new(),
+            listings: VecDeque::new(),
             home_out: Vec::new(),
             handler_answers: VecDeque::new(),
             telling_handler: false,
@@ -252,7 +261,8 @@ impl Core {
 
     /// Looks at deadlines that have come, a bounded number; returns whether more wait.
     pub fn tick(&mut self, now: Now) -> bool {
-        let leases_left = self.leases_due(now);
+        let histories_left = self.home.expire(now.monotonic_ms);
+        let leases_left = self.leases_due(now) || histories_left;
         for _ in 0..1024 {
             let Some(slot) = self.wheel.pop(now.monotonic_ms) else { return leases_left };
             let connection = self.slots.at(slot);
@@ -316,7 +326,12 @@ impl Core {
                 let answer = HomeAnswer::Counts(Box::new(self.counts()));
                 self.home_out.push((from, FromHome::Answer { reply, answer }));
             }
-            message => self.home.apply(from, message, &self.congestion, &mut self.home_out),
+            ToHome::Channels { pattern, reply } => self.list_channels(from, pattern, reply),
+            ToHome::Order { conn, order, reply } => self.obey(now, from, conn, &order, reply),
+            message => {
+                let (now_ms, out) = (now.monotonic_ms, &mut self.home_out);
+                self.home.apply(now_ms, from, message, &self.congestion, out);
+            }
         }
         self.send_from_home();
     }
@@ -336,13 +351,15 @@ impl Core {
 
     fn apply_from_home(&mut self, now: Now, message: FromHome) {
         match message {
-            FromHome::Granted(sub) => self.granted(now, sub),
+            FromHome::Granted { sub, begin } => self.granted(now, sub, begin),
+            FromHome::Refused { sub, error } => self.refused(now, sub, error),
+            FromHome::Gap { local } => self.gap(local),
             FromHome::Published { local, published } => self.deliver(local, &published),
             FromHome::Lease(answer) => self.lease_answered(now, *answer),
             FromHome::Answer { reply, answer } => match reply {
                 ReplyTo::Nobody => {}
                 ReplyTo::Command { conn, place, command } => {
-                    self.answer_command(now, conn, place, command, &answer);
+                    self.answer_command(now, conn, place, command, answer);
                 }
                 ReplyTo::Gather { index, generation, part } => {
                     self.gathered(now, index, generation, part, answer);
@@ -355,6 +372,7 @@ impl Core {
     pub fn counts(&self) -> Counts {
         let mut counters = self.counters.clone();
         counters.frames_encoded = self.home.frames_encoded();
+        counters.memberships_dropped = self.home.memberships_dropped();
         Counts {
             shard: self.shard,
             clients: self.clients,
@@ -389,12 +407,14 @@ impl Core {
     pub fn is_empty(&self) -> bool {
         self.slots.used() == 0
             && self.local.is_empty()
+            && self.subscriptions.is_empty()
             && self.home.channels() == 0
             && self.home.users() == 0
             && self.leases.is_empty()
             && self.watch.is_empty()
             && self.gathers.is_empty()
             && self.later.is_empty()
+            && self.listings.is_empty()
             && self.backlogs.iter().all(Backlog::is_empty)
     }
 

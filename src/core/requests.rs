@@ -3,17 +3,16 @@
 use super::{Core, Session};
 use crate::{
     codec::websocket::{Opcode, write_frame},
-    hub::{ConnRef, Format, HomeAnswer, Publication, ReplyTo, SubRef, ToHome},
-    hub::{NO_SUBSCRIPTIONS, Pending},
+    hub::{ConnRef, HomeAnswer, Pending, Publication, Read, ReplyTo, ToHome},
     limits::COMMANDS_IN_FLIGHT_MAX,
     protocol::{
-        Answer, ErrorCode, Name, Now, Request,
+        Answer, ErrorCode, Now, Request,
         handler::{ConnectionRef, Context},
     },
 };
 
 /// The place of an answer that goes to a handler and not into the queue.
-const NO_PLACE: u32 = u32::MAX;
+pub(super) const NO_PLACE: u32 = u32::MAX;
 
 impl Core {
     /// Executes one request. Its answer has its place in the queue before this returns.
@@ -46,22 +45,19 @@ impl Core {
         }
         let reply = ReplyTo::Command { conn, place, command };
         match request {
-            Request::Connect { user } => {
-                if user.is_empty() {
-                    self.answer(now, conn, place, command, Answer::Connected);
-                    return;
-                }
-                self.slots.at(conn.slot).registered = true;
-                self.to_home(self.home_of(&user), ToHome::UserJoin { user, conn, reply });
+            Request::Connect { user, subscriptions } => {
+                self.connect(now, conn, reply, user, subscriptions);
             }
-            Request::Subscribe { channel } => self.subscribe(now, conn, place, command, &channel),
+            Request::Subscribe { channel, options } => {
+                self.subscribe(now, conn, Pending { command, place }, &channel, *options, None);
+            }
             Request::Unsubscribe { .. } => {
                 if let Some(sub) = ending {
                     let pending = self.local.pending(sub);
                     self.leave(conn, sub);
                     // Its grant will find nobody: the attempt was active for no publication.
                     if let Some(Pending { command, place }) = pending {
-                        self.answer(now, conn, place, command, Answer::Subscribed);
+                        self.answer(now, conn, place, command, Answer::Subscribed(None));
                     }
                 }
                 self.answer(now, conn, place, command, Answer::Unsubscribed);
@@ -75,8 +71,19 @@ impl Core {
                     return;
                 }
                 let home = self.home_of(&channel);
-                let publication = Box::new(Publication { channel, data, payload, info });
+                let extra = None;
+                let publication = Box::new(Publication { channel, data, payload, info, extra });
                 self.to_home(home, ToHome::Publish { publication, reply });
+            }
+            Request::Read { channel, query, subscribers_only } => {
+                let first = self.slots.at(conn.slot).first_subscription;
+                if subscribers_only && self.local.find(first, &channel).is_none() {
+                    let denied = Answer::Failed(ErrorCode::PERMISSION_DENIED);
+                    self.answer(now, conn, place, command, denied);
+                    return;
+                }
+                let home = self.home_of(&channel);
+                self.to_home(home, ToHome::Read(Box::new(Read { channel, query, reply })));
             }
         }
     }
@@ -91,44 +98,6 @@ impl Core {
         None
     }
 
-    fn subscribe(&mut self, now: Now, conn: ConnRef, place: u32, command: u32, channel: &Name) {
-        let subscriptions_max = self.process.settings.subscriptions_max;
-        let connection = self.slots.at(conn.slot);
-        let first = &mut connection.first_subscription;
-        let error = if *first != NO_SUBSCRIPTIONS && self.local.find(*first, channel).is_some() {
-            Some(ErrorCode::ALREADY_SUBSCRIBED)
-        } else if connection.subscriptions as usize >= subscriptions_max {
-            Some(ErrorCode::LIMIT_EXCEEDED)
-        } else {
-            None
-        };
-        if let Some(error) = error {
-            self.answer(now, conn, place, command, Answer::Failed(error));
-            return;
-        }
-        connection.subscriptions += 1;
-        let format = match connection.session {
-            Session::Handler { .. } => Format::Plain,
-            _ => Format::Centrifuge,
-        };
-        let pending = Pending { command, place };
-        let (sub, local, channel) = self.local.join(conn.slot, first, channel, format, pending);
-        self.to_home(self.home_of(&channel), ToHome::Join { sub, channel, local, format });
-    }
-
-    /// The home's grant: the subscription is active from here on, which is where its reply stands.
-    pub(super) fn granted(&mut self, now: Now, sub: SubRef) {
-        let Some(sub) = self.local.granted(sub) else { return };
-        if let Some(open) = self.local.open_of(sub) {
-            self.seal(open);
-        }
-        let active = self.local.activate(sub);
-        let generation = self.slots.at(active.slot).generation;
-        let conn = ConnRef { slot: active.slot, generation };
-        let Pending { command, place } = active.pending;
-        self.answer(now, conn, place, command, Answer::Subscribed);
-    }
-
     /// A home's answer to a command.
     pub(super) fn answer_command(
         &mut self,
@@ -136,33 +105,53 @@ impl Core {
         conn: ConnRef,
         place: u32,
         command: u32,
-        answer: &HomeAnswer,
+        answer: HomeAnswer,
     ) {
         let answer = match answer {
-            HomeAnswer::Registered => Answer::Connected,
-            HomeAnswer::Published => Answer::Published,
-            HomeAnswer::Failed(error) => Answer::Failed(*error),
-            HomeAnswer::Counts(_) => unreachable!("counts are gathered"),
+            HomeAnswer::Registered => return self.registered(now, conn),
+            HomeAnswer::Failed(error) if self.is_connecting(conn) => {
+                return self.connect_failed(now, conn, error);
+            }
+            HomeAnswer::Published(_) => Answer::Published,
+            HomeAnswer::Presence(present) => Answer::Presence(present),
+            HomeAnswer::PresenceStats { clients, users } => {
+                Answer::PresenceStats { clients, users }
+            }
+            HomeAnswer::History(history) => Answer::History(history),
+            HomeAnswer::Failed(error) => Answer::Failed(error),
+            HomeAnswer::Counts(_)
+            | HomeAnswer::Connections(_)
+            | HomeAnswer::Channels(_)
+            | HomeAnswer::Done
+            | HomeAnswer::Described(_) => unreachable!("these are gathered"),
         };
-        if let Answer::Failed(_) = answer {
+        if answer == Answer::Failed(ErrorCode::TOO_MANY_REQUESTS) {
             self.counters.publications_refused += 1;
         }
         self.answer(now, conn, place, command, answer);
     }
 
-    fn answer(&mut self, now: Now, conn: ConnRef, place: u32, command: u32, answer: Answer) {
+    pub(super) fn answer(
+        &mut self,
+        now: Now,
+        conn: ConnRef,
+        place: u32,
+        command: u32,
+        answer: Answer,
+    ) {
         let Some(connection) = self.slots.get(conn).filter(|c| c.is_open()) else { return };
         match &mut connection.session {
             Session::Centrifuge { session, .. } => {
+                let connected = matches!(answer, Answer::Connected(_));
                 let text = session.answered(now, &self.process.settings.policy, command, answer);
                 let mut framed = Vec::with_capacity(text.len() + 4);
                 write_frame(&mut framed, Opcode::Text, &text);
-                if answer == Answer::Connected {
+                if connected {
                     connection.connected = true;
                     self.clients += 1;
                     self.anonymous_clients += u64::from(!connection.registered);
-                    self.wheel.set(conn.slot, session.deadline_ms());
                 }
+                self.wheel.set(conn.slot, session.deadline_ms());
                 self.fill(conn, place, framed);
             }
             Session::Handler { .. } if self.telling_handler => {
@@ -194,6 +183,11 @@ impl Core {
             self.tell_handler(now, conn, command, answer);
             self.settle(now);
         }
+    }
+
+    /// Queues a text message of this connection alone.
+    pub(super) fn queue_text(&mut self, conn: ConnRef, text: &[u8]) {
+        self.queue(conn, |out| write_frame(out, Opcode::Text, text));
     }
 
     /// Queues bytes of this connection alone, or closes it if too many wait already.

@@ -113,6 +113,7 @@ impl Core {
                     self.queue(conn, |out| write_frame(out, Opcode::Binary, &bytes));
                 }
                 Effect::Request { command, request } => self.request(now, conn, command, request),
+                Effect::Expire { channel } => self.subscription_expired(now, conn, &channel),
                 Effect::Close(reason) => self.close(now, conn, reason),
             }
             if self.slots.get(conn).is_none_or(|connection| !connection.is_open()) {

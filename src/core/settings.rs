@@ -12,7 +12,7 @@ use std::{
 use super::WatchSettings;
 use crate::{
     api::ProcessStats,
-    hub::HashKey,
+    hub::{HashKey, HomeSettings, RecoveryBounds},
     limits::REFUSALS_IN_FLIGHT_MAX,
     protocol::{Now, centrifuge::Policy, handler::Handler},
 };
@@ -33,9 +33,27 @@ pub struct Process {
     pub started: Now,
     /// The node's id, unique among nodes and starts.
     pub uid: String,
+    /// Begins every epoch: random, so that no epoch of an earlier process comes back.
+    pub epoch_prefix: Arc<str>,
 }
 
 impl Process {
+    /// What the home on every shard is told.
+    pub(super) fn home_settings(&self) -> HomeSettings {
+        let settings = &self.settings;
+        HomeSettings {
+            channels: Arc::clone(&settings.policy.channels),
+            user_connections_max: settings.user_connections_max,
+            history_bytes_max: settings.history_bytes_max,
+            recovery: RecoveryBounds {
+                count_max: settings.recovery_publications_max,
+                bytes_max: settings.queue_bytes_max / 2,
+            },
+            epoch_prefix: Arc::clone(&self.epoch_prefix),
+            notices: false,
+        }
+    }
+
     /// Takes one of the places that the connection limit allows.
     pub(super) fn admit(&self) -> bool {
         take(&self.connections, self.settings.connections_max)
@@ -79,6 +97,12 @@ pub struct Settings {
     pub connections_max: usize,
     /// Bytes queued for a connection beyond which the next message closes it.
     pub queue_bytes_max: usize,
+    /// Bytes of all histories of one shard.
+    pub history_bytes_max: usize,
+    /// Publications that one subscribe may recover.
+    pub recovery_publications_max: usize,
+    /// Connections of one user; `None`: without a bound.
+    pub user_connections_max: Option<usize>,
     /// Bytes of one message of a client.
     pub message_bytes_max: usize,
     /// Bytes of one HTTP request body.

@@ -3,185 +3,531 @@
 //! Everything is applied in the order in which it arrived and answered in the order in which it
 //! was applied. The home never joins publications: whoever delivers does.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
-use data_encoding::BASE64;
+use bytes::Bytes;
 
 use super::{
-    ConnRef, Format, FromHome, HashKey, HomeAnswer, LocalId, Publication, Published, ReplyTo,
-    ShardId, ToHome,
+    Broadcast, Congestion, ConnRef, Format, FromHome, HashKey, HomeAnswer, Join, Kind, Publication,
+    Published, Read, ReplyTo, ShardId, SubRef, ToHome,
+    channel::Channel,
+    directory::Directory,
+    encode,
+    idempotency::Idempotency,
+    roster::Change,
+    streams::{
+        HistoryFilter as Filter, HistoryOptions, Placement, Position, RecoveryBounds, Since,
+        StreamCounts, Streams, Version,
+    },
+    users::Users,
 };
 use crate::{
-    codec::websocket::Opcode,
+    channels::{ChannelOptions, Channels, RecoveryMode, SlowConsumer},
     frame::Frame,
-    limits::SHARDS_MAX,
-    protocol::{ErrorCode, Name, Payload, centrifuge},
+    limits::IDEMPOTENT_ANSWERS_PER_SHARD_MAX,
+    protocol::{
+        Begin, ErrorCode, History, HistoryFilter, Name, Payload, PublicationExtra, Query,
+        Recovered, StreamPosition,
+    },
 };
 
-/// Which shards' links are full of publications: who homes a channel refuses what would go there.
+/// What a home is told once.
 #[derive(Clone, Debug)]
-pub struct Congestion([u64; SHARDS_MAX / 64]);
+pub struct HomeSettings {
+    /// What holds in which channel.
+    pub channels: Arc<Channels>,
+    /// Connections of one user; `None`: without a bound.
+    pub user_connections_max: Option<usize>,
+    /// Bytes of all histories of this home.
+    pub history_bytes_max: usize,
+    /// What one subscribe may recover: bytes below what a connection's queue holds, or recovery
+    /// would close the client, which would recover, for ever.
+    pub recovery: RecoveryBounds,
+    /// Begins the epochs of this process: no other process has the same.
+    pub epoch_prefix: Arc<str>,
+    /// Whether somebody wants to know of channels that become occupied or vacated.
+    pub notices: bool,
+}
 
-impl Congestion {
-    /// No link is full.
-    pub const NONE: Self = Self([0; SHARDS_MAX / 64]);
-
-    /// Says whether the link to `shard` is full.
-    pub fn set(&mut self, shard: ShardId, full: bool) {
-        let (word, bit) = (usize::from(shard) / 64, shard % 64);
-        self.0[word] = self.0[word] & !(1 << bit) | u64::from(full) << bit;
-    }
-
-    /// Whether the link to `shard` is full.
-    pub fn is_full(&self, shard: ShardId) -> bool {
-        self.0[usize::from(shard) / 64] >> (shard % 64) & 1 == 1
-    }
+/// A channel got its first subscriber, or lost its last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// Which.
+    pub channel: Name,
+    /// It has subscribers now.
+    pub occupied: bool,
 }
 
 /// Channels and users of this home.
 #[derive(Debug)]
 pub struct Home {
-    channels: HashMap<Name, Channel, HashKey>,
-    users: HashMap<Name, Vec<(ShardId, ConnRef)>, HashKey>,
+    settings: HomeSettings,
+    directory: Directory,
+    streams: Streams,
+    idempotency: Idempotency,
+    users: Users,
+    notices: Vec<Notice>,
     frames_encoded: u64,
+    memberships_dropped: u64,
 }
 
-#[derive(Debug, Default)]
-struct Channel {
-    sequence: u64,
-    interest: Vec<Interest>,
-}
-
-/// One shard's subscribers of a channel: joins minus leaves.
-#[derive(Debug)]
-struct Interest {
-    shard: ShardId,
-    local: LocalId,
-    joined: [u32; 2],
-}
+type Out = Vec<(ShardId, FromHome)>;
 
 impl Home {
     /// An empty home.
-    pub fn new(key: HashKey) -> Self {
+    pub fn new(key: HashKey, shard: ShardId, settings: HomeSettings) -> Self {
+        let prefix = Arc::clone(&settings.epoch_prefix);
         Self {
-            channels: HashMap::with_hasher(key),
-            users: HashMap::with_hasher(key),
+            directory: Directory::new(key),
+            streams: Streams::new(key, shard, prefix, settings.history_bytes_max),
+            idempotency: Idempotency::new(key, IDEMPOTENT_ANSWERS_PER_SHARD_MAX),
+            users: Users::new(key),
+            notices: Vec::new(),
             frames_encoded: 0,
+            memberships_dropped: 0,
+            settings,
         }
     }
 
     /// Applies one message of shard `from`; what follows from it goes to `out` in order.
     ///
-    /// `Count` and `Marker` concern the whole shard, `Lease` the leases: they never come here.
+    /// What concerns a whole shard and not its home never comes here.
     pub fn apply(
         &mut self,
+        now_ms: u64,
         from: ShardId,
         message: ToHome,
         congestion: &Congestion,
-        out: &mut Vec<(ShardId, FromHome)>,
+        out: &mut Out,
     ) {
         match message {
-            ToHome::Join { sub, channel, local, format } => {
-                self.join(from, channel, local, format);
-                out.push((from, FromHome::Granted(sub)));
+            ToHome::Join(join) => self.join(now_ms, from, &join, congestion, out),
+            ToHome::Leave { channel, sub, format } => {
+                self.leave(now_ms, from, (&channel, sub, format), congestion, out);
             }
-            ToHome::Leave { channel, format } => self.leave(from, &channel, format),
             ToHome::Publish { publication, reply } => {
-                let answer = self.publish(&publication, congestion, out);
+                let answer = self.publish(now_ms, &publication, reply, congestion, out);
                 if reply != ReplyTo::Nobody {
                     out.push((from, FromHome::Answer { reply, answer }));
                 }
             }
             ToHome::Broadcast { broadcast, reply } => {
-                let ReplyTo::Gather { index, generation, .. } = reply else {
-                    unreachable!("a broadcast is gathered");
-                };
-                for (part, channel) in broadcast.channels {
-                    let data = broadcast.data.clone();
-                    let publication =
-                        Publication { channel, data, payload: Payload::Json, info: None };
-                    let answer = self.publish(&publication, congestion, out);
-                    let reply = ReplyTo::Gather { index, generation, part };
-                    out.push((from, FromHome::Answer { reply, answer }));
-                }
+                self.broadcast(now_ms, from, *broadcast, reply, congestion, out);
+            }
+            ToHome::Read(read) => {
+                let Read { channel, query, reply } = *read;
+                let answer = self.read(now_ms, &channel, &query);
+                out.push((from, FromHome::Answer { reply, answer }));
             }
             ToHome::UserJoin { user, conn, reply } => {
-                self.users.entry(user).or_default().push((from, conn));
-                out.push((from, FromHome::Answer { reply, answer: HomeAnswer::Registered }));
+                let known = self.users.join(user, from, conn, self.settings.user_connections_max);
+                let answer = if known {
+                    HomeAnswer::Registered
+                } else {
+                    HomeAnswer::Failed(ErrorCode::LIMIT_EXCEEDED)
+                };
+                out.push((from, FromHome::Answer { reply, answer }));
             }
-            ToHome::UserLeave { user, conn } => {
-                if let Some(connections) = self.users.get_mut(&user) {
-                    connections.retain(|known| *known != (from, conn));
-                    if connections.is_empty() {
-                        self.users.remove(&user);
-                    }
-                }
+            ToHome::UserLeave { user, conn } => self.users.leave(&user, from, conn),
+            ToHome::UserConnections { user, reply } => {
+                let answer = HomeAnswer::Connections(self.users.of(&user).to_vec());
+                out.push((from, FromHome::Answer { reply, answer }));
             }
-            ToHome::Count { .. } | ToHome::Lease(_) | ToHome::Marker(_) => {
-                unreachable!("the core answers these")
-            }
+            ToHome::Channels { .. }
+            | ToHome::Order { .. }
+            | ToHome::Count { .. }
+            | ToHome::Lease(_)
+            | ToHome::Marker(_) => unreachable!("the core answers these"),
         }
     }
 
-    fn join(&mut self, shard: ShardId, channel: Name, local: LocalId, format: Format) {
-        let channel = self.channels.entry(channel).or_default();
-        let interest = match channel.interest.iter_mut().find(|known| known.shard == shard) {
-            Some(known) => known,
-            None => {
-                channel.interest.push(Interest { shard, local, joined: [0; 2] });
-                channel.interest.last_mut().expect("just pushed")
-            }
-        };
-        interest.local = local;
-        interest.joined[format as usize] += 1;
+    /// What holds in a channel; `None` when its namespace does not exist.
+    fn options(&self, channel: &str) -> Option<Arc<ChannelOptions>> {
+        match self.directory.get(channel) {
+            Some(known) => Some(Arc::clone(&known.options)),
+            None => self.settings.channels.options(channel).cloned(),
+        }
     }
 
-    fn leave(&mut self, shard: ShardId, name: &Name, format: Format) {
-        let Some(channel) = self.channels.get_mut(name) else { return };
-        let Some(at) = channel.interest.iter().position(|known| known.shard == shard) else {
+    fn join(
+        &mut self,
+        now_ms: u64,
+        shard: ShardId,
+        join: &Join,
+        congestion: &Congestion,
+        out: &mut Out,
+    ) {
+        let Some(options) = self.options(&join.channel) else {
+            let (sub, error) = (join.sub, ErrorCode::UNKNOWN_CHANNEL);
+            out.push((shard, FromHome::Refused { sub, error }));
             return;
         };
-        let joined = &mut channel.interest[at].joined;
-        joined[format as usize] = joined[format as usize].saturating_sub(1);
-        if *joined == [0; 2] {
-            channel.interest.swap_remove(at);
+        let channel = self.directory.enter(&join.channel, &options);
+        let full = options.max_subscribers.is_some_and(|max| {
+            usize::try_from(channel.subscribers()).is_ok_and(|present| present >= max.get())
+        });
+        let first = channel.interest.is_empty();
+        // A refused attempt counts until its leave, which follows at once: who counts need not
+        // know which is which.
+        channel.join(shard, join.local, join.format);
+        if first {
+            if options.has_history() {
+                let history = self.history_options(&options);
+                self.streams.pin(now_ms, &join.channel, history);
+            }
+            if self.settings.notices {
+                let channel = Name::clone(&join.channel);
+                self.notices.push(Notice { channel, occupied: true });
+            }
         }
-        if channel.interest.is_empty() {
-            self.channels.remove(name);
+        if full {
+            let (sub, error) = (join.sub, ErrorCode::LIMIT_EXCEEDED);
+            out.push((shard, FromHome::Refused { sub, error }));
+            return;
+        }
+        let begin = self.begin(now_ms, join, &options);
+        out.push((shard, FromHome::Granted { sub: join.sub, begin }));
+        if let Some(info) = &join.member
+            && (join.wants.presence || join.wants.join_leave)
+            && let Some(channel) = self.directory.get_mut(&join.channel)
+        {
+            let change =
+                channel.roster.get_or_insert_default().join(shard, join.sub, join.wants, info);
+            self.announce(&join.channel, true, change, congestion, out);
         }
     }
 
-    /// All or nothing: where one interested shard cannot take it, the publisher is told instead.
-    fn publish(
-        &mut self,
-        publication: &Publication,
-        congestion: &Congestion,
-        out: &mut Vec<(ShardId, FromHome)>,
-    ) -> HomeAnswer {
-        let Some(channel) = self.channels.get_mut(&publication.channel) else {
-            return HomeAnswer::Published;
-        };
-        if channel.interest.iter().any(|interest| congestion.is_full(interest.shard)) {
-            return HomeAnswer::Failed(ErrorCode::TOO_MANY_REQUESTS);
+    /// Where a subscription begins, if it wants to know and the channel has a stream.
+    fn begin(&mut self, now_ms: u64, join: &Join, options: &ChannelOptions) -> Option<Box<Begin>> {
+        let wants = join.wants;
+        if !options.has_history() || !(wants.position || wants.recovery) {
+            return None;
         }
-        channel.sequence += 1;
-        let frames = Format::ALL.map(|format| {
-            let wanted =
-                channel.interest.iter().any(|interest| interest.joined[format as usize] > 0);
-            wanted.then(|| encode(format, publication))
+        let history = self.history_options(options);
+        let (channel, streams) = (&join.channel, &mut self.streams);
+        let (position, recovered) = match &join.recover {
+            Some(since) if wants.recovery => {
+                let since = Since { offset: since.offset, epoch: &since.epoch };
+                let mode = if wants.cache { RecoveryMode::Cache } else { RecoveryMode::Stream };
+                let bounds = self.settings.recovery;
+                let found = streams.recover(now_ms, channel, history, since, mode, bounds);
+                let recovered = match found.entries {
+                    Some(entries) => {
+                        Recovered::All(entries.into_iter().map(|entry| entry.bytes).collect())
+                    }
+                    None => Recovered::Not,
+                };
+                (found.position, recovered)
+            }
+            _ => (streams.position(now_ms, channel, history), Recovered::NotAsked),
+        };
+        let position = self.told(position);
+        Some(Box::new(Begin { position, recovered }))
+    }
+
+    fn leave(
+        &mut self,
+        now_ms: u64,
+        shard: ShardId,
+        (name, sub, format): (&Name, SubRef, Format),
+        congestion: &Congestion,
+        out: &mut Out,
+    ) {
+        let Some(channel) = self.directory.get_mut(name) else { return };
+        channel.leave(shard, format);
+        let mut change = None;
+        if let Some(roster) = &mut channel.roster {
+            change = roster.leave(shard, sub);
+            if roster.is_empty() {
+                channel.roster = None;
+            }
+        }
+        if channel.interest.is_empty() {
+            if channel.options.has_history() {
+                self.streams.unpin(now_ms, name);
+            }
+            self.directory.remove(name);
+            if self.settings.notices {
+                self.notices.push(Notice { channel: Name::clone(name), occupied: false });
+            }
+            return;
+        }
+        self.announce(name, false, change, congestion, out);
+    }
+
+    /// Tells a channel's subscribers who came or went. Nobody waits for room: who is there can be
+    /// asked at any time.
+    fn announce(
+        &mut self,
+        name: &Name,
+        came: bool,
+        change: Option<Change>,
+        congestion: &Congestion,
+        out: &mut Out,
+    ) {
+        let (Some(Change { info, of_user }), Some(channel)) = (change, self.directory.get(name))
+        else {
+            return;
+        };
+        if channel.options.join_leave_by_user && !of_user {
+            return;
+        }
+        let frames = [Some(encode::membership(name, came, &info.json)), None];
+        let published = Arc::new(Published {
+            kind: Kind::Membership,
+            sequence: 0,
+            position: None,
+            frames,
+            data: Bytes::new(),
+            key: None,
         });
-        self.frames_encoded += frames.iter().flatten().count() as u64;
-        let published = Arc::new(Published { sequence: channel.sequence, frames });
+        self.frames_encoded += 1;
         for interest in &channel.interest {
+            if congestion.is_full(interest.shard) {
+                self.memberships_dropped += 1;
+                continue;
+            }
             let published = Arc::clone(&published);
             out.push((interest.shard, FromHome::Published { local: interest.local, published }));
         }
-        HomeAnswer::Published
+    }
+
+    fn broadcast(
+        &mut self,
+        now_ms: u64,
+        from: ShardId,
+        broadcast: Broadcast,
+        reply: ReplyTo,
+        congestion: &Congestion,
+        out: &mut Out,
+    ) {
+        let ReplyTo::Gather { index, generation, .. } = reply else {
+            unreachable!("a broadcast is gathered");
+        };
+        let Broadcast { channels, data, extra } = broadcast;
+        for (part, channel) in channels {
+            let (data, extra) = (data.clone(), extra.clone().map(Box::new));
+            let publication =
+                Publication { channel, data, payload: Payload::Json, info: None, extra };
+            let reply = ReplyTo::Gather { index, generation, part };
+            let answer = self.publish(now_ms, &publication, reply, congestion, out);
+            out.push((from, FromHome::Answer { reply, answer }));
+        }
+    }
+
+    /// Without a history all or nothing: where one interested shard cannot take it, the publisher
+    /// is told instead. With one it is kept, and a shard that cannot take it is told of a gap.
+    fn publish(
+        &mut self,
+        now_ms: u64,
+        publication: &Publication,
+        reply: ReplyTo,
+        congestion: &Congestion,
+        out: &mut Out,
+    ) -> HomeAnswer {
+        let name = &publication.channel;
+        let Some(options) = self.options(name) else {
+            return HomeAnswer::Failed(ErrorCode::UNKNOWN_CHANNEL);
+        };
+        let extra = publication.extra.as_deref();
+        let key = extra.and_then(|extra| extra.idempotency_key.as_ref());
+        if let Some(position) = key.and_then(|key| self.idempotency.answer(now_ms, name, key)) {
+            return self.published(position, reply);
+        }
+        let kept = options.has_history() && !extra.is_some_and(|extra| extra.skip_history);
+        if !kept && self.is_congested(name, congestion) {
+            return HomeAnswer::Failed(ErrorCode::TOO_MANY_REQUESTS);
+        }
+        let (frame, placement) = self.place(now_ms, publication, &options, kept);
+        let position = match placement {
+            Some(Placement::New(position) | Placement::Suppressed(position)) => Some(position),
+            None => None,
+        };
+        if !matches!(placement, Some(Placement::Suppressed(_))) {
+            if let Some(key) = key {
+                self.idempotency.remember(now_ms, name, key, position);
+            }
+            self.distribute(publication, frame, position, congestion, out);
+        }
+        self.published(position, reply)
+    }
+
+    /// A backend learns where its publication is; a client does not.
+    fn published(&self, position: Option<Position>, reply: ReplyTo) -> HomeAnswer {
+        match reply {
+            ReplyTo::Gather { .. } => {
+                HomeAnswer::Published(position.map(|position| Box::new(self.told(position))))
+            }
+            _ => HomeAnswer::Published(None),
+        }
+    }
+
+    fn told(&self, position: Position) -> StreamPosition {
+        let epoch = Name::from(position.epoch.text(&self.settings.epoch_prefix));
+        StreamPosition { offset: position.offset, epoch }
+    }
+
+    fn is_congested(&self, channel: &str, congestion: &Congestion) -> bool {
+        self.directory.get(channel).is_some_and(|channel| {
+            channel.interest.iter().any(|interest| congestion.is_full(interest.shard))
+        })
+    }
+
+    /// Gives a publication its place in the stream, if it is to have one, and encodes it for
+    /// Centrifuge clients if anybody or the stream wants that.
+    fn place(
+        &mut self,
+        now_ms: u64,
+        publication: &Publication,
+        options: &ChannelOptions,
+        kept: bool,
+    ) -> (Option<Frame>, Option<Placement>) {
+        let name = &publication.channel;
+        if !kept {
+            let wanted = self.directory.get(name).is_some_and(|channel| channel.wanted()[0]);
+            self.frames_encoded += u64::from(wanted);
+            return (wanted.then(|| encode::centrifuge(publication, None).0), None);
+        }
+        let history = self.history_options(options);
+        let version =
+            publication.extra.as_deref().map_or(Version { number: 0, epoch: "" }, |extra| {
+                Version { number: extra.version, epoch: &extra.version_epoch }
+            });
+        let prefix = &self.settings.epoch_prefix;
+        let mut encoded = None;
+        let placement = self.streams.publish(now_ms, name, history, version, |position| {
+            let (frame, object) = encode::centrifuge(publication, Some((position, prefix)));
+            let entry = frame.part(object);
+            encoded = Some(frame);
+            entry
+        });
+        self.frames_encoded += u64::from(encoded.is_some());
+        (encoded, Some(placement))
+    }
+
+    /// Sends a publication to all who are interested.
+    fn distribute(
+        &mut self,
+        publication: &Publication,
+        frame: Option<Frame>,
+        position: Option<Position>,
+        congestion: &Congestion,
+        out: &mut Out,
+    ) {
+        let Some(channel) = self.directory.get_mut(&publication.channel) else { return };
+        channel.sequence += 1;
+        let plain = channel.wanted()[Format::Plain as usize].then(|| encode::plain(publication));
+        self.frames_encoded += u64::from(plain.is_some());
+        let published = Arc::new(Published {
+            kind: Kind::Publication,
+            sequence: channel.sequence,
+            position,
+            frames: [frame, plain],
+            data: publication.data.clone(),
+            key: conflation_key(&channel.options, publication.extra.as_deref()),
+        });
+        for interest in &mut channel.interest {
+            let (shard, local) = (interest.shard, interest.local);
+            if congestion.is_full(shard) {
+                if !std::mem::replace(&mut interest.gap, true) {
+                    out.push((shard, FromHome::Gap { local }));
+                }
+                continue;
+            }
+            interest.gap = false;
+            let published = Arc::clone(&published);
+            out.push((shard, FromHome::Published { local, published }));
+        }
+    }
+
+    fn read(&mut self, now_ms: u64, name: &Name, query: &Query) -> HomeAnswer {
+        let Some(options) = self.options(name) else {
+            return HomeAnswer::Failed(ErrorCode::UNKNOWN_CHANNEL);
+        };
+        let roster = self.directory.get(name).and_then(|channel| channel.roster.as_ref());
+        match query {
+            Query::Presence | Query::PresenceStats if !options.presence => {
+                HomeAnswer::Failed(ErrorCode::NOT_AVAILABLE)
+            }
+            Query::History(_) | Query::RemoveHistory if !options.has_history() => {
+                HomeAnswer::Failed(ErrorCode::NOT_AVAILABLE)
+            }
+            Query::Presence => {
+                HomeAnswer::Presence(roster.map_or_else(Vec::new, |roster| roster.present()))
+            }
+            Query::PresenceStats => {
+                let (clients, users) = roster.map_or((0, 0), |roster| roster.stats());
+                HomeAnswer::PresenceStats { clients, users }
+            }
+            Query::History(filter) => self.history(now_ms, name, &options, filter),
+            Query::RemoveHistory => {
+                self.streams.remove(name);
+                HomeAnswer::Done
+            }
+        }
+    }
+
+    fn history(
+        &mut self,
+        now_ms: u64,
+        name: &Name,
+        options: &ChannelOptions,
+        filter: &HistoryFilter,
+    ) -> HomeAnswer {
+        let history = self.history_options(options);
+        let since = filter.since.as_ref();
+        let since = since.map(|since| Since { offset: since.offset, epoch: &since.epoch });
+        let filter = Filter { limit: filter.limit, since, reverse: filter.reverse };
+        match self.streams.read(now_ms, name, history, filter) {
+            Ok((entries, position)) => {
+                let publications = entries.into_iter().map(|entry| entry.bytes).collect();
+                HomeAnswer::History(Box::new(History {
+                    publications,
+                    position: self.told(position),
+                }))
+            }
+            Err(error) => HomeAnswer::Failed(error),
+        }
+    }
+
+    fn history_options(&self, options: &ChannelOptions) -> HistoryOptions {
+        HistoryOptions::new(options, self.settings.channels.history_meta_ttl)
+    }
+
+    /// Forgets what has expired, a bounded number; returns whether more has.
+    pub fn expire(&mut self, now_ms: u64) -> bool {
+        let keys = self.idempotency.expire(now_ms);
+        self.streams.expire(now_ms) || keys
+    }
+
+    /// When [`Home::expire`] has something to do.
+    pub fn next_ms(&self) -> Option<u64> {
+        self.streams.next_ms().into_iter().chain(self.idempotency.next_ms()).min()
+    }
+
+    /// Channels that became occupied or vacated since this was called last.
+    pub fn take_notices(&mut self) -> Vec<Notice> {
+        std::mem::take(&mut self.notices)
+    }
+
+    /// A stretch of the channels with subscribers, and how many, as far as `matches` likes their
+    /// names; and where the next stretch begins, if there is one.
+    pub fn list(
+        &self,
+        from: usize,
+        places: usize,
+        matches: impl Fn(&str) -> bool,
+        found: &mut Vec<(Name, u32)>,
+    ) -> Option<usize> {
+        let (channels, next) = self.directory.stretch(from, places);
+        let matching = channels.filter(|channel| matches(&channel.name));
+        found.extend(matching.map(|c| (Name::clone(&c.name), c.subscribers())));
+        next
     }
 
     /// Channels with at least one subscriber anywhere.
     pub fn channels(&self) -> usize {
-        self.channels.len()
+        self.directory.len()
     }
 
     /// Users with at least one connection anywhere.
@@ -189,232 +535,40 @@ impl Home {
         self.users.len()
     }
 
-    /// Publications encoded so far, each format once.
+    /// A user's connections, in order.
+    pub fn connections_of(&self, user: &str) -> &[(ShardId, ConnRef)] {
+        self.users.of(user)
+    }
+
+    /// Publications and announcements encoded so far, each format once.
     pub fn frames_encoded(&self) -> u64 {
         self.frames_encoded
     }
 
+    /// Announcements that a full link did not take.
+    pub fn memberships_dropped(&self) -> u64 {
+        self.memberships_dropped
+    }
+
+    /// What there is of histories, also of channels without subscribers.
+    pub fn histories(&self) -> StreamCounts {
+        self.streams.counts()
+    }
+
     /// Subscribers of a channel by the home's account: joins minus leaves of all shards.
     pub fn subscribers(&self, channel: &str) -> u32 {
-        self.channels
-            .get(channel)
-            .map_or(0, |channel| channel.interest.iter().flat_map(|interest| interest.joined).sum())
+        self.directory.get(channel).map_or(0, Channel::subscribers)
     }
 }
 
-fn encode(format: Format, publication: &Publication) -> Frame {
-    let Publication { channel, data, payload, info } = publication;
-    match (format, payload) {
-        (Format::Plain, Payload::Binary) => {
-            Frame::encode(Opcode::Binary, data.len(), |out| out.extend_from_slice(data))
-        }
-        (Format::Plain, _) => {
-            Frame::encode(Opcode::Text, data.len(), |out| out.extend_from_slice(data))
-        }
-        (Format::Centrifuge, payload) => {
-            let quoted;
-            let data = match payload {
-                Payload::Json => &data[..],
-                Payload::Text => {
-                    let text = String::from_utf8_lossy(data);
-                    quoted = serde_json::to_vec(&text).expect("a string is always JSON");
-                    &quoted
-                }
-                Payload::Binary => {
-                    quoted = format!("\"{}\"", BASE64.encode(data)).into_bytes();
-                    &quoted
-                }
-            };
-            let info = info.as_deref();
-            let capacity = 64 + channel.len() + data.len() + info.map_or(0, <[u8]>::len);
-            Frame::encode(Opcode::Text, capacity, |out| {
-                centrifuge::encode_publication(out, channel, data, info);
-            })
-        }
+/// What of several publications that wait for a slow receiver stands for the same thing.
+fn conflation_key(options: &ChannelOptions, extra: Option<&PublicationExtra>) -> Option<Name> {
+    if options.slow_consumer != SlowConsumer::Latest {
+        return None;
     }
+    let tag = extra.and_then(|extra| extra.tags.get(&options.conflation_tag));
+    Some(tag.map_or_else(Name::default, |value| Name::from(value.as_str())))
 }
 
 #[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-
-    use super::*;
-    use crate::hub::{Broadcast, SubRef};
-
-    const LOCAL: LocalId = LocalId { index: 3, generation: 1 };
-
-    fn home() -> Home {
-        Home::new(HashKey(1, 2))
-    }
-
-    fn apply(home: &mut Home, from: ShardId, message: ToHome) -> Vec<(ShardId, FromHome)> {
-        let mut out = Vec::new();
-        home.apply(from, message, &Congestion::NONE, &mut out);
-        out
-    }
-
-    fn join(index: u32, format: Format) -> ToHome {
-        let sub = SubRef { index, generation: 0 };
-        ToHome::Join { sub, channel: "c".into(), local: LOCAL, format }
-    }
-
-    fn leave(format: Format) -> ToHome {
-        ToHome::Leave { channel: "c".into(), format }
-    }
-
-    fn publish(channel: &str, reply: ReplyTo) -> ToHome {
-        let (data, payload) = (Bytes::from_static(b"7"), Payload::Json);
-        let publication = Publication { channel: channel.into(), data, payload, info: None };
-        ToHome::Publish { publication: Box::new(publication), reply }
-    }
-
-    fn gather(part: u32) -> ReplyTo {
-        ReplyTo::Gather { index: 0, generation: 0, part }
-    }
-
-    /// What was said to whom, in short.
-    fn said(out: &[(ShardId, FromHome)]) -> Vec<String> {
-        let short = |(to, message): &(ShardId, FromHome)| match message {
-            FromHome::Granted(sub) => format!("{to} granted {}", sub.index),
-            FromHome::Published { local, published } => {
-                let formats = published.frames.each_ref().map(Option::is_some);
-                format!("{to} published {} in {} as {formats:?}", published.sequence, local.index)
-            }
-            FromHome::Answer { reply: ReplyTo::Gather { part, .. }, answer } => {
-                format!("{to} answer {part} {answer:?}")
-            }
-            FromHome::Answer { answer, .. } => format!("{to} answer {answer:?}"),
-            FromHome::Lease(answer) => unreachable!("leases are elsewhere: {answer:?}"),
-        };
-        out.iter().map(short).collect()
-    }
-
-    #[test]
-    fn publications_go_to_interested_shards_once_and_before_the_answer() {
-        let mut home = home();
-        assert_eq!(said(&apply(&mut home, 1, join(5, Format::Centrifuge))), ["1 granted 5"]);
-        apply(&mut home, 2, join(6, Format::Centrifuge));
-        apply(&mut home, 2, join(7, Format::Centrifuge));
-        assert_eq!(home.subscribers("c"), 3);
-        let out = apply(&mut home, 0, publish("c", gather(4)));
-        assert_eq!(
-            said(&out),
-            [
-                "1 published 1 in 3 as [true, false]",
-                "2 published 1 in 3 as [true, false]",
-                "0 answer 4 Published"
-            ]
-        );
-        assert_eq!(home.frames_encoded(), 1, "one encoding for three subscribers on two shards");
-        let silent = apply(&mut home, 0, publish("c", ReplyTo::Nobody));
-        assert_eq!(said(&silent).len(), 2);
-        apply(&mut home, 1, leave(Format::Centrifuge));
-        let out = apply(&mut home, 0, publish("c", ReplyTo::Nobody));
-        assert_eq!(said(&out), ["2 published 3 in 3 as [true, false]"]);
-    }
-
-    #[test]
-    fn each_format_that_somebody_wants_is_encoded() {
-        let mut home = home();
-        apply(&mut home, 0, join(1, Format::Plain));
-        apply(&mut home, 1, join(1, Format::Centrifuge));
-        let out = apply(&mut home, 0, publish("c", ReplyTo::Nobody));
-        let FromHome::Published { published, .. } = &out[0].1 else { panic!("{out:?}") };
-        let [centrifuge, plain] = published.frames.each_ref().map(|frame| {
-            String::from_utf8(frame.as_ref().expect("both are wanted").payload().to_vec()).unwrap()
-        });
-        assert_eq!(centrifuge, r#"{"push":{"channel":"c","pub":{"data":7}}}"#);
-        assert_eq!(plain, "7");
-        assert_eq!(home.frames_encoded(), 2);
-    }
-
-    #[test]
-    fn what_is_no_json_becomes_a_json_string_for_centrifuge_clients() {
-        let encoded = |payload, data: &'static [u8]| {
-            let data = Bytes::from_static(data);
-            let publication = Publication { channel: "c".into(), data, payload, info: None };
-            let frame = encode(Format::Centrifuge, &publication);
-            String::from_utf8(frame.payload().to_vec()).unwrap()
-        };
-        assert!(encoded(Payload::Text, b"a\"\n").contains(r#""data":"a\"\n""#));
-        assert!(encoded(Payload::Binary, &[0, 255]).contains(r#""data":"AP8=""#));
-    }
-
-    #[test]
-    fn a_channel_vanishes_with_its_last_leave_and_unknown_leaves_do_nothing() {
-        let mut home = home();
-        apply(&mut home, 0, leave(Format::Plain));
-        apply(&mut home, 0, join(1, Format::Centrifuge));
-        apply(&mut home, 1, leave(Format::Centrifuge));
-        apply(&mut home, 0, leave(Format::Plain));
-        assert_eq!((home.channels(), home.subscribers("c")), (1, 1));
-        apply(&mut home, 0, leave(Format::Centrifuge));
-        assert_eq!((home.channels(), home.subscribers("c")), (0, 0));
-        let out = apply(&mut home, 0, publish("c", gather(0)));
-        assert_eq!(said(&out), ["0 answer 0 Published"], "nobody is there to get it");
-        assert_eq!(home.channels(), 0, "publishing makes no channel");
-    }
-
-    #[test]
-    fn one_full_link_refuses_the_publication_for_all() {
-        let mut home = home();
-        apply(&mut home, 0, join(1, Format::Centrifuge));
-        apply(&mut home, 1, join(1, Format::Centrifuge));
-        let mut congestion = Congestion::NONE;
-        congestion.set(1, true);
-        let mut out = Vec::new();
-        home.apply(0, publish("c", gather(0)), &congestion, &mut out);
-        assert!(
-            matches!(&out[..], [(0, FromHome::Answer { answer: HomeAnswer::Failed(error), .. })]
-                if *error == ErrorCode::TOO_MANY_REQUESTS),
-            "{out:?}"
-        );
-        assert_eq!(home.frames_encoded(), 0);
-        congestion.set(1, false);
-        out.clear();
-        home.apply(0, publish("c", gather(0)), &congestion, &mut out);
-        assert_eq!(said(&out)[0], "0 published 1 in 3 as [true, false]", "no number was lost");
-    }
-
-    #[test]
-    fn every_part_of_a_broadcast_is_answered() {
-        let mut home = home();
-        apply(&mut home, 1, join(1, Format::Centrifuge));
-        let channels = vec![(0, "x".into()), (4, "c".into())];
-        let broadcast = Box::new(Broadcast { channels, data: Bytes::from_static(b"7") });
-        let out = apply(&mut home, 0, ToHome::Broadcast { broadcast, reply: gather(0) });
-        assert_eq!(
-            said(&out),
-            ["0 answer 0 Published", "1 published 1 in 3 as [true, false]", "0 answer 4 Published"]
-        );
-    }
-
-    #[test]
-    fn a_user_is_there_while_one_connection_is() {
-        let mut home = home();
-        let user = |slot| (Name::from("u"), ConnRef { slot, generation: 0 });
-        for (shard, slot) in [(0, 1), (1, 1)] {
-            let (user, conn) = user(slot);
-            let reply = ReplyTo::Command { conn, place: 0, command: 1 };
-            let out = apply(&mut home, shard, ToHome::UserJoin { user, conn, reply });
-            assert_eq!(said(&out), [format!("{shard} answer Registered")]);
-        }
-        let mut leave = |shard, slot| {
-            let (user, conn) = user(slot);
-            assert!(apply(&mut home, shard, ToHome::UserLeave { user, conn }).is_empty());
-            home.users()
-        };
-        assert_eq!([leave(0, 2), leave(0, 1), leave(0, 1), leave(1, 1)], [1, 1, 1, 0]);
-    }
-
-    #[test]
-    fn congestion_knows_every_shard_apart() {
-        let mut congestion = Congestion::NONE;
-        let last = (SHARDS_MAX - 1) as ShardId;
-        congestion.set(last, true);
-        congestion.set(63, true);
-        congestion.set(63, false);
-        let full: Vec<ShardId> = (0..=last).filter(|&shard| congestion.is_full(shard)).collect();
-        assert_eq!(full, [last]);
-    }
-}
+mod tests;

@@ -20,6 +20,13 @@ pub struct Member {
     sub: u32,
 }
 
+impl Member {
+    /// Its subscription.
+    pub fn sub(self) -> u32 {
+        self.sub
+    }
+}
+
 /// What waits for the home's grant.
 #[derive(Clone, Copy, Debug)]
 pub struct Pending {
@@ -223,10 +230,11 @@ impl Local {
 
     /// Ends a subscription of the connection whose list starts at `first`. An open segment of its
     /// list must have been sealed before: it was for this member too.
-    pub fn leave(&mut self, first: &mut u32, sub: u32) -> (Name, Format) {
+    pub fn leave(&mut self, first: &mut u32, sub: u32) -> (Name, SubRef, Format) {
         debug_assert!(!self.is_active(sub) || self.open_of(sub).is_none());
         self.unlink(first, sub);
         let record = &mut self.subs[sub as usize];
+        let left = SubRef { index: sub, generation: record.generation };
         record.generation = record.generation.wrapping_add(1);
         let (channel, format, member) = (record.channel, record.format, record.member);
         record.member = NONE;
@@ -249,7 +257,30 @@ impl Local {
             self.names.remove(&name);
             self.channels_free.push(channel);
         }
-        (name, format)
+        (name, left, format)
+    }
+
+    /// The channel of a subscription, found before.
+    pub fn name_of(&self, sub: u32) -> Name {
+        let channel = self.subs[sub as usize].channel as usize;
+        self.channels[channel].name.clone().expect("a used channel has a name")
+    }
+
+    /// The connection's slot of a subscription, found before.
+    pub fn slot_of(&self, sub: u32) -> u32 {
+        self.subs[sub as usize].slot
+    }
+
+    /// The subscription that follows in its connection's list.
+    pub fn next_of(&self, sub: u32) -> Option<u32> {
+        let next = self.subs[sub as usize].next;
+        (next != NONE).then_some(next)
+    }
+
+    /// Everybody in a channel, whatever they want of it.
+    pub fn all_members(&self, channel: u32) -> Vec<Member> {
+        let lists = &self.channels[channel as usize].lists;
+        lists.iter().flat_map(|list| &list.members).copied().collect()
     }
 
     fn unlink(&mut self, first: &mut u32, sub: u32) {

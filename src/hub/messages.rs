@@ -8,10 +8,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{LeaseAnswer, LeaseRequest};
+use super::{LeaseAnswer, LeaseRequest, Position};
 use crate::{
+    channels::Pattern,
     frame::Frame,
-    protocol::{ErrorCode, Name, Payload},
+    protocol::{
+        Begin, Described, ErrorCode, History, MemberInfo, Name, Order, Payload, PublicationExtra,
+        Query, StreamPosition, Wants,
+    },
 };
 
 /// The number of a shard, from 0.
@@ -71,12 +75,17 @@ pub struct Publication {
     pub payload: Payload,
     /// The publisher's `ClientInfo` as encoded JSON, when a client published.
     pub info: Option<Bytes>,
+    /// What few publications have.
+    pub extra: Option<Box<PublicationExtra>>,
 }
 
 impl Publication {
     /// Bytes that this pins while it waits.
     pub fn cost_bytes(&self) -> usize {
-        self.channel.len() + self.data.len() + self.info.as_ref().map_or(0, Bytes::len)
+        let extra = self.extra.as_ref().map_or(0, |extra| {
+            extra.tags.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>()
+        });
+        self.channel.len() + self.data.len() + self.info.as_ref().map_or(0, Bytes::len) + extra
     }
 }
 
@@ -87,15 +96,34 @@ pub struct Broadcast {
     pub channels: Vec<(u32, Name)>,
     /// The payload, as JSON.
     pub data: Bytes,
+    /// As in [`Publication`].
+    pub extra: Option<PublicationExtra>,
+}
+
+/// What a [`Published`] tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Something was published.
+    Publication,
+    /// Somebody came or went: for those alone who asked to be told.
+    Membership,
 }
 
 /// A publication with its place, encoded once per format that someone wants.
 #[derive(Debug)]
 pub struct Published {
-    /// Its number in the channel since the channel's home knows it, dense from 1.
+    /// What it is.
+    pub kind: Kind,
+    /// Its number in the channel since the channel has subscribers, dense from 1. 0: it has none.
     pub sequence: u64,
+    /// Its place in the channel's stream, if it is kept there.
+    pub position: Option<Position>,
     /// The encodings by format; `None` where nobody wants it.
     pub frames: [Option<Frame>; 2],
+    /// The payload as it was published.
+    pub data: Bytes,
+    /// Of several with one key that wait for a slow receiver, the newest counts.
+    pub key: Option<Name>,
 }
 
 impl Published {
@@ -103,6 +131,36 @@ impl Published {
     pub fn cost_bytes(&self) -> usize {
         self.frames.iter().flatten().map(|frame| frame.payload().len()).sum()
     }
+}
+
+/// An attempt to be in a channel.
+#[derive(Debug)]
+pub struct Join {
+    /// The attempt.
+    pub sub: SubRef,
+    /// The channel.
+    pub channel: Name,
+    /// The asking shard's number of the channel.
+    pub local: LocalId,
+    /// How it wants publications.
+    pub format: Format,
+    /// What more it wants.
+    pub wants: Wants,
+    /// Where it was, to get what it missed since.
+    pub recover: Option<StreamPosition>,
+    /// Who it is; `None` where nobody will ask.
+    pub member: Option<Arc<MemberInfo>>,
+}
+
+/// A question about a channel.
+#[derive(Debug)]
+pub struct Read {
+    /// The channel.
+    pub channel: Name,
+    /// What is asked.
+    pub query: Query,
+    /// Who waits for the answer.
+    pub reply: ReplyTo,
 }
 
 /// Where an answer goes, on the shard that asked.
@@ -134,23 +192,18 @@ pub enum ReplyTo {
 #[derive(Debug)]
 pub enum ToHome {
     /// A connection wants to be in a channel. Followed by exactly one `Leave`, on the same link.
-    Join {
-        /// The attempt.
-        sub: SubRef,
-        /// The channel.
-        channel: Name,
-        /// The asking shard's number of the channel.
-        local: LocalId,
-        /// How it wants publications.
-        format: Format,
-    },
+    Join(Box<Join>),
     /// The end of a `Join`, whatever became of it.
     Leave {
         /// The channel.
         channel: Name,
         /// As in the `Join`.
+        sub: SubRef,
+        /// As in the `Join`.
         format: Format,
     },
+    /// A question about a channel.
+    Read(Box<Read>),
     /// Give this its place in the channel's order and send it to all who are interested.
     Publish {
         /// The publication.
@@ -181,6 +234,29 @@ pub enum ToHome {
         /// The connection.
         conn: ConnRef,
     },
+    /// Which connections has a user? Answer: [`HomeAnswer::Connections`].
+    UserConnections {
+        /// The user.
+        user: Name,
+        /// The gather.
+        reply: ReplyTo,
+    },
+    /// Which channels of this shard match? Answer: [`HomeAnswer::Channels`].
+    Channels {
+        /// What a name must match.
+        pattern: Arc<Pattern>,
+        /// The gather.
+        reply: ReplyTo,
+    },
+    /// To the shard of a connection, not to a home: do this with it.
+    Order {
+        /// The connection.
+        conn: ConnRef,
+        /// What.
+        order: Arc<Order>,
+        /// The gather.
+        reply: ReplyTo,
+    },
     /// How much is here?
     Count {
         /// The gather.
@@ -196,7 +272,25 @@ pub enum ToHome {
 #[derive(Debug)]
 pub enum FromHome {
     /// The subscription is active from here on.
-    Granted(SubRef),
+    Granted {
+        /// Which.
+        sub: SubRef,
+        /// Where in the channel's stream, if it has one and wants to know.
+        begin: Option<Box<Begin>>,
+    },
+    /// The subscription will not become active. Its `Leave` follows nevertheless.
+    Refused {
+        /// Which.
+        sub: SubRef,
+        /// Why.
+        error: ErrorCode,
+    },
+    /// Publications of a channel were left out, because the link was full: who has a position
+    /// must recover.
+    Gap {
+        /// The receiving shard's number of the channel.
+        local: LocalId,
+    },
     /// A publication for the shard's subscribers of a channel.
     Published {
         /// The receiving shard's number of the channel.
@@ -220,10 +314,29 @@ pub enum FromHome {
 pub enum HomeAnswer {
     /// The user's home knows the connection.
     Registered,
-    /// The publication has its place.
-    Published,
+    /// The publication has its place; where, if the channel has a history and a backend asked.
+    Published(Option<Box<StreamPosition>>),
     /// Nothing was done.
     Failed(ErrorCode),
     /// What there is on the shard.
     Counts(Box<crate::metrics::Counts>),
+    /// Who is there.
+    Presence(Vec<Arc<MemberInfo>>),
+    /// Connections and users that are there.
+    PresenceStats {
+        /// Connections.
+        clients: u32,
+        /// Different users; all anonymous ones are one.
+        users: u32,
+    },
+    /// What was published.
+    History(Box<History>),
+    /// Connections of a user, in an order that does not change by itself.
+    Connections(Vec<(ShardId, ConnRef)>),
+    /// Channels with subscribers, and how many.
+    Channels(Vec<(Name, u32)>),
+    /// It is done.
+    Done,
+    /// What a connection is, if it is still there.
+    Described(Option<Box<Described>>),
 }

@@ -1,19 +1,33 @@
 //! Publish and subscribe, and leases. PURE: `home` is the truth of channels and users, `leases` of
 //! devices, `local` is who of mine gets it.
 
+mod channel;
+mod congestion;
+mod directory;
+mod encode;
 mod home;
+mod idempotency;
 mod leases;
 mod local;
 mod messages;
+mod roster;
+mod streams;
+mod users;
 
-pub use home::{Congestion, Home};
+pub use congestion::Congestion;
+pub use home::{Home, HomeSettings, Notice};
+pub use idempotency::{IDEMPOTENT_ANSWER_TTL_MS, Idempotency};
 pub use leases::{
     Beat, Ending, HttpReply, LeaseAnswer, LeaseRequest, Leases, WakeOrder, WakeStatus, Watcher,
 };
 pub use local::{Active, Local, Member, NO_SUBSCRIPTIONS, Pending, Sealed};
 pub use messages::{
-    Broadcast, ConnRef, Format, FromHome, HomeAnswer, LocalId, Publication, Published, ReplyTo,
-    ShardId, SubRef, ToHome,
+    Broadcast, ConnRef, Format, FromHome, HomeAnswer, Join, Kind, LocalId, Publication, Published,
+    Read, ReplyTo, ShardId, SubRef, ToHome,
+};
+pub use streams::{
+    Entry, Epoch, HistoryOptions, Placement, Position, RecoveryBounds, Since, StreamCounts,
+    Streams, Version,
 };
 
 use std::hash::{BuildHasher, Hasher};

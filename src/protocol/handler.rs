@@ -78,7 +78,7 @@ impl<'a> Context<'a> {
 
     /// Asks for every publication to a channel, each as a message of its own.
     pub fn subscribe(&mut self, channel: &str) -> u32 {
-        self.request(Request::Subscribe { channel: Name::from(channel) })
+        self.request(Request::Subscribe { channel: Name::from(channel), options: Box::default() })
     }
 
     /// Ends what [`Context::subscribe`] began.

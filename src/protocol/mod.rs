@@ -6,7 +6,14 @@
 
 pub mod centrifuge;
 pub mod handler;
+mod order;
+mod stream;
+mod subscription;
 pub mod watch;
+
+pub use order::{Act, Described, Order};
+pub use stream::{History, HistoryFilter, PublicationExtra, Query, StreamPosition};
+pub use subscription::{Begin, MemberInfo, Recovered, SubscribeOptions, Subscribed, Wants};
 
 use std::sync::Arc;
 
@@ -40,6 +47,11 @@ pub enum Effect {
         /// What is asked.
         request: Request,
     },
+    /// A subscription was not refreshed in time: end it, or the connection if the server made it.
+    Expire {
+        /// The channel.
+        channel: Name,
+    },
     /// Close the connection. Nothing after this effect is executed.
     Close(CloseReason),
 }
@@ -58,15 +70,20 @@ pub enum Payload {
 /// What a session asks of the core.
 #[derive(Debug)]
 pub enum Request {
-    /// The peer is who it says: register it at its user's home. Answer: [`Answer::Connected`].
+    /// The peer is who it says: register it at its user's home, and subscribe it to these
+    /// channels. Answer: [`Answer::Connected`].
     Connect {
         /// The user, empty for an anonymous one.
         user: Name,
+        /// Subscriptions by the server.
+        subscriptions: Vec<(Name, Box<SubscribeOptions>)>,
     },
     /// Subscribe to a channel. Answer: [`Answer::Subscribed`].
     Subscribe {
         /// The channel.
         channel: Name,
+        /// What it has beyond publications.
+        options: Box<SubscribeOptions>,
     },
     /// End a subscription. Answer: [`Answer::Unsubscribed`], also when there was none.
     Unsubscribe {
@@ -86,19 +103,41 @@ pub enum Request {
         /// Refuse with [`ErrorCode::PERMISSION_DENIED`] unless the connection is subscribed.
         subscribers_only: bool,
     },
+    /// Ask about a channel. Answer: [`Answer::Presence`], [`Answer::PresenceStats`] or
+    /// [`Answer::History`].
+    Read {
+        /// The channel.
+        channel: Name,
+        /// What is asked.
+        query: Query,
+        /// Refuse with [`ErrorCode::PERMISSION_DENIED`] unless the connection is subscribed.
+        subscribers_only: bool,
+    },
 }
 
 /// What became of a [`Request`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// The connection is known to its user's home.
-    Connected,
-    /// The subscription is active: what follows in the queue is after the cut.
-    Subscribed,
+    /// The connection is known to its user's home, and these subscriptions are active.
+    Connected(Vec<Subscribed>),
+    /// The subscription is active: what follows in the queue is after the cut. `None` for one that
+    /// has nothing beyond publications.
+    Subscribed(Option<Box<Subscribed>>),
     /// The subscription is over.
     Unsubscribed,
     /// The publication has its place in the channel's order.
     Published,
+    /// Who is there.
+    Presence(Vec<Arc<MemberInfo>>),
+    /// Connections and different users that are there.
+    PresenceStats {
+        /// Connections.
+        clients: u32,
+        /// Users; all anonymous ones are one.
+        users: u32,
+    },
+    /// What was published.
+    History(Box<History>),
     /// Nothing was done.
     Failed(ErrorCode),
 }

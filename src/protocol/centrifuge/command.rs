@@ -1,6 +1,7 @@
 //! Parses the commands of a Centrifuge client (centrifugal/protocol `client.proto`, JSON encoding).
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use bytes::Bytes;
@@ -18,17 +19,22 @@ pub(super) struct Command<'a> {
     #[serde(default)]
     pub(super) id: u32,
     #[serde(borrow)]
-    connect: Option<TokenRequest<'a>>,
+    connect: Option<ConnectRequest<'a>>,
     #[serde(borrow)]
-    subscribe: Option<ChannelRequest<'a>>,
+    subscribe: Option<SubscribeRequest<'a>>,
     #[serde(borrow)]
     unsubscribe: Option<ChannelRequest<'a>>,
     #[serde(borrow)]
     publish: Option<PublishRequest<'a>>,
-    presence: Option<IgnoredAny>,
-    presence_stats: Option<IgnoredAny>,
-    history: Option<IgnoredAny>,
-    rpc: Option<IgnoredAny>,
+    #[serde(borrow)]
+    presence: Option<ChannelRequest<'a>>,
+    #[serde(borrow)]
+    presence_stats: Option<ChannelRequest<'a>>,
+    #[serde(borrow)]
+    history: Option<HistoryRequest<'a>>,
+    ping: Option<IgnoredAny>,
+    #[serde(borrow)]
+    rpc: Option<RpcRequest<'a>>,
     send: Option<IgnoredAny>,
     #[serde(borrow)]
     refresh: Option<TokenRequest<'a>>,
@@ -38,25 +44,105 @@ pub(super) struct Command<'a> {
 
 /// What a command asks for.
 pub(super) enum Method<'a> {
-    Connect(TokenRequest<'a>),
-    Subscribe(ChannelRequest<'a>),
+    Connect(ConnectRequest<'a>),
+    Subscribe(SubscribeRequest<'a>),
     Unsubscribe(ChannelRequest<'a>),
     Publish(PublishRequest<'a>),
-    /// Presence, presence_stats, history and rpc: methods of features that are not there.
-    Unavailable,
+    Presence(ChannelRequest<'a>),
+    PresenceStats(ChannelRequest<'a>),
+    History(HistoryRequest<'a>),
+    Ping,
+    Rpc(RpcRequest<'a>),
     Send,
     Refresh(TokenRequest<'a>),
     SubRefresh(ChannelRequest<'a>),
 }
 
-/// The part of a connect or refresh request that decides.
+/// The part of a connect request that decides.
+#[derive(Default, Deserialize)]
+pub(crate) struct ConnectRequest<'a> {
+    #[serde(borrow, default)]
+    pub(super) token: Text<'a>,
+    #[serde(borrow, default)]
+    pub(super) data: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    pub(super) name: Text<'a>,
+    #[serde(borrow, default)]
+    pub(super) version: Text<'a>,
+    /// Where the client was in the channels to which the server subscribes it.
+    #[serde(borrow, default)]
+    pub(super) subs: Option<BTreeMap<Cow<'a, str>, SubscribeRequest<'a>>>,
+    /// What a browser's client would have sent as headers, had it been let.
+    #[serde(borrow, default)]
+    pub(super) headers: Option<BTreeMap<Cow<'a, str>, Cow<'a, str>>>,
+}
+
+/// The part of a refresh request that decides.
 #[derive(Deserialize)]
 pub(super) struct TokenRequest<'a> {
     #[serde(borrow, default)]
     pub(super) token: Text<'a>,
 }
 
-/// The part of a subscribe, unsubscribe or sub_refresh request that decides.
+/// The part of a subscribe request that decides.
+#[derive(Default, Deserialize)]
+pub(super) struct SubscribeRequest<'a> {
+    #[serde(borrow, default)]
+    pub(super) channel: Text<'a>,
+    #[serde(borrow, default)]
+    pub(super) token: Text<'a>,
+    #[serde(default, deserialize_with = "nullable")]
+    pub(super) recover: bool,
+    #[serde(borrow, default)]
+    pub(super) epoch: Text<'a>,
+    #[serde(default, deserialize_with = "nullable")]
+    pub(super) offset: u64,
+    #[serde(borrow, default)]
+    pub(super) data: Option<&'a RawValue>,
+    #[serde(default, deserialize_with = "nullable")]
+    pub(super) positioned: bool,
+    #[serde(default, deserialize_with = "nullable")]
+    pub(super) recoverable: bool,
+    #[serde(default, deserialize_with = "nullable")]
+    pub(super) join_leave: bool,
+    /// Bit 2: a failed recovery is error 112.
+    #[serde(default, deserialize_with = "nullable")]
+    pub(super) flag: i64,
+}
+
+/// The part of a history request that decides.
+#[derive(Deserialize)]
+pub(super) struct HistoryRequest<'a> {
+    #[serde(borrow, default)]
+    pub(super) channel: Text<'a>,
+    /// 0: the position alone; below 0: all.
+    #[serde(default, deserialize_with = "nullable")]
+    pub(super) limit: i32,
+    #[serde(borrow, default)]
+    pub(super) since: Option<Since<'a>>,
+    #[serde(default, deserialize_with = "nullable")]
+    pub(super) reverse: bool,
+}
+
+/// A position in a stream.
+#[derive(Deserialize)]
+pub(super) struct Since<'a> {
+    #[serde(default, deserialize_with = "nullable")]
+    pub(super) offset: u64,
+    #[serde(borrow, default)]
+    pub(super) epoch: Text<'a>,
+}
+
+/// A remote procedure call.
+#[derive(Deserialize)]
+pub(super) struct RpcRequest<'a> {
+    #[serde(borrow, default)]
+    pub(super) method: Text<'a>,
+    #[serde(borrow, default)]
+    pub(super) data: Option<&'a RawValue>,
+}
+
+/// The part of an unsubscribe, presence or sub_refresh request that decides.
 #[derive(Deserialize)]
 pub(super) struct ChannelRequest<'a> {
     #[serde(borrow, default)]
@@ -103,12 +189,20 @@ impl<'a> Command<'a> {
         if let Some(request) = self.publish {
             return Some(Method::Publish(request));
         }
-        if self.presence.is_some()
-            || self.presence_stats.is_some()
-            || self.history.is_some()
-            || self.rpc.is_some()
-        {
-            return Some(Method::Unavailable);
+        if let Some(request) = self.presence {
+            return Some(Method::Presence(request));
+        }
+        if let Some(request) = self.presence_stats {
+            return Some(Method::PresenceStats(request));
+        }
+        if let Some(request) = self.history {
+            return Some(Method::History(request));
+        }
+        if self.ping.is_some() {
+            return Some(Method::Ping);
+        }
+        if let Some(request) = self.rpc {
+            return Some(Method::Rpc(request));
         }
         if self.send.is_some() {
             return Some(Method::Send);
@@ -160,6 +254,13 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     }
 }
 
+/// For a field whose JSON `null` is its zero value, as in Go.
+fn nullable<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
 /// For a field whose JSON `null` is a value and not an absence.
 pub(crate) fn present<'de, D: Deserializer<'de>>(
     deserializer: D,
@@ -190,7 +291,11 @@ mod tests {
             Some(Method::Subscribe(_)) => "subscribe",
             Some(Method::Unsubscribe(_)) => "unsubscribe",
             Some(Method::Publish(_)) => "publish",
-            Some(Method::Unavailable) => "unavailable",
+            Some(Method::Presence(_)) => "presence",
+            Some(Method::PresenceStats(_)) => "presence_stats",
+            Some(Method::History(_)) => "history",
+            Some(Method::Ping) => "ping",
+            Some(Method::Rpc(_)) => "rpc",
             Some(Method::Send) => "send",
             Some(Method::Refresh(_)) => "refresh",
             Some(Method::SubRefresh(_)) => "sub_refresh",
@@ -208,10 +313,11 @@ mod tests {
             (r#"{"id":1,"subscribe":{"channel":"c","flag":1,"recover":true}}"#, "subscribe"),
             (r#"{"id":1,"unsubscribe":{"channel":"c"}}"#, "unsubscribe"),
             (r#"{"id":1,"publish":{"channel":"c","data":1}}"#, "publish"),
-            (r#"{"id":1,"presence":{"channel":"c"}}"#, "unavailable"),
-            (r#"{"id":1,"presence_stats":{}}"#, "unavailable"),
-            (r#"{"id":1,"history":{"limit":-1}}"#, "unavailable"),
-            (r#"{"id":1,"rpc":{"method":"m","data":{}}}"#, "unavailable"),
+            (r#"{"id":1,"presence":{"channel":"c"}}"#, "presence"),
+            (r#"{"id":1,"presence_stats":{}}"#, "presence_stats"),
+            (r#"{"id":1,"history":{"limit":-1,"since":{"offset":1,"epoch":"e"}}}"#, "history"),
+            (r#"{"id":1,"ping":{}}"#, "ping"),
+            (r#"{"id":1,"rpc":{"method":"m","data":{}}}"#, "rpc"),
             (r#"{"send":{"data":{}}}"#, "send"),
             (r#"{"id":1,"refresh":{"token":"t"}}"#, "refresh"),
             (r#"{"id":1,"sub_refresh":{"channel":"c","token":"t"}}"#, "sub_refresh"),

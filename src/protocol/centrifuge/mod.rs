@@ -4,36 +4,31 @@
 //! centrifuge `client.go` and centrifugo `internal/client/handler.go`, named where it decides.
 
 mod command;
+mod connect;
 mod errors;
+mod object;
+mod operations;
 mod reply;
+mod unsubscribed;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use uuid::Uuid;
 
-use self::command::{ChannelRequest, Command, Method, PublishRequest, TokenRequest};
-use self::reply::{ConnectResult, Expiry};
-use super::{Answer, Effect, ErrorCode, Name, Now, Payload, Request};
-use crate::auth::{ConnectionClaims, TokenError, Tokens};
-use crate::close::{BAD_REQUEST, CONNECTION_EXPIRED, CloseReason, INVALID_TOKEN, NO_PONG, STALE};
+use self::command::{Command, Method};
+use self::connect::Credentials;
+use super::{Answer, Effect, ErrorCode, MemberInfo, Name, Now, Subscribed};
+use crate::auth::Tokens;
+use crate::channels::Channels;
+use crate::close::{BAD_REQUEST, CONNECTION_EXPIRED, CloseReason, NO_PONG, STALE};
 
 pub(crate) use self::command::{one_line, present};
-pub use self::reply::encode_publication;
+pub use self::reply::{PublicationFields, encode_membership, encode_publication};
+pub use self::unsubscribed::Unsubscribed;
 
 /// A deadline that never comes.
 const NEVER: u64 = u64::MAX;
-
-/// Seconds after its expiry during which a connection may still be refreshed, as in Centrifugo
-/// (`client.expired_close_delay`): clients send the new token when the old one expires, not before.
-const EXPIRED_CLOSE_DELAY_S: u64 = 25;
-
-/// Seconds that a connection lives at most without a refresh; a longer token is cut, as in
-/// centrifuge (`maxTTLSeconds`).
-const TTL_S_MAX: u64 = 365 * 24 * 3600;
-
-/// Milliseconds between two looks at the wall clock where no ping is sent more often.
-const EXPIRY_CHECK_MS: u64 = 60_000;
 
 /// What connections may do and how long they may take for it; the same for all of a listener.
 pub struct Policy {
@@ -50,29 +45,22 @@ pub struct Policy {
     pub pong_timeout_ms: u64,
     /// Milliseconds within which a client must have connected. 0 waits for ever.
     pub stale_close_ms: u64,
-    /// Bytes of a channel's name; longer ones are refused with error 107.
-    pub channel_bytes_max: usize,
-    /// Who may do what in channels.
-    pub channels: ChannelRules,
+    /// What channels may be called, and who may do what in them.
+    pub channels: Arc<Channels>,
+    /// Publications of one history reply.
+    pub history_publications_max: usize,
+    /// The namespace of the channel of each user's own, to which all its connections are
+    /// subscribed; `None`: there are no such channels. Empty: without a namespace.
+    pub personal_namespace: Option<String>,
+    /// Seconds after its expiry during which a connection may still be refreshed: clients send the
+    /// new token when the old one expires, not before.
+    pub expired_close_delay_s: u64,
+    /// The same for subscriptions.
+    pub expired_sub_close_delay_s: u64,
     /// The server's version in the connect reply. Clients rely on its not being empty.
     pub version: String,
     /// The node's id in the connect reply; empty to leave it out.
     pub node: String,
-}
-
-/// Centrifugo's permissions of a channel namespace, by the names that they have there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct ChannelRules {
-    /// Users may subscribe.
-    pub allow_subscribe_for_client: bool,
-    /// So may the anonymous user, if users may.
-    pub allow_subscribe_for_anonymous: bool,
-    /// Users may publish.
-    pub allow_publish_for_client: bool,
-    /// Users may publish to channels that they are subscribed to.
-    pub allow_publish_for_subscriber: bool,
-    /// So may the anonymous user, where users may.
-    pub allow_publish_for_anonymous: bool,
 }
 
 /// How far a session is.
@@ -103,21 +91,12 @@ pub struct Session {
     connect_command: u32,
     /// The share of the ping interval, in 2^-32, after which the first ping follows.
     spread: u32,
+    /// Seconds since the Unix epoch at which the connection was accepted.
+    accepted_unix_s: u32,
     state: State,
 }
 
 const _: () = assert!(size_of::<Session>() <= 72, "a session is part of every idle connection");
-
-/// What a connection token may carry.
-#[derive(Debug)]
-struct Credentials {
-    /// The connection's info, as JSON, for the publisher's `ClientInfo`.
-    info: Option<Box<[u8]>>,
-    /// When the connection must have been refreshed; 0 is never.
-    expire_at_unix_s: u64,
-    /// When to look whether that has come: the wall clock may be set in between.
-    expiry_check_ms: u64,
-}
 
 /// What stops the handling of a message: the rest of it is not looked at.
 type Handled = Result<(), CloseReason>;
@@ -137,6 +116,7 @@ impl Session {
             overdue_ms: after(now, policy.stale_close_ms),
             connect_command: 0,
             spread,
+            accepted_unix_s: u32::try_from(now.unix_s).unwrap_or(u32::MAX),
             state: State::Fresh,
         }
     }
@@ -165,10 +145,23 @@ impl Session {
     /// Encodes the reply to `command`, whose request was answered; without a newline at its end.
     pub fn answered(&mut self, now: Now, policy: &Policy, command: u32, answer: Answer) -> Vec<u8> {
         match answer {
-            Answer::Connected => self.connected(now, policy, command),
-            Answer::Subscribed => reply::empty(command, "subscribe"),
+            Answer::Connected(subscriptions) => {
+                self.connected(now, policy, command, &subscriptions)
+            }
+            Answer::Subscribed(None) => reply::empty(command, "subscribe"),
+            Answer::Subscribed(Some(subscribed)) => {
+                self.expires(now, policy, &subscribed.channel, subscribed.options.expire_at_unix_s);
+                reply::result(command, "subscribe", |object| {
+                    reply::write_subscribed(object, &subscribed, now.unix_s);
+                })
+            }
             Answer::Unsubscribed => reply::empty(command, "unsubscribe"),
             Answer::Published => reply::empty(command, "publish"),
+            Answer::Presence(present) => reply::presence(command, &present),
+            Answer::PresenceStats { clients, users } => {
+                reply::presence_stats(command, clients, users)
+            }
+            Answer::History(history) => reply::history(command, &history),
             Answer::Failed(code) => {
                 if self.state == State::Connecting && command == self.connect_command {
                     self.state = State::Refused;
@@ -176,6 +169,25 @@ impl Session {
                 reply::error(command, code)
             }
         }
+    }
+
+    /// The push that tells the client of a subscription that it did not ask for.
+    pub fn subscribed(&mut self, now: Now, policy: &Policy, subscribed: &Subscribed) -> Vec<u8> {
+        self.expires(now, policy, &subscribed.channel, subscribed.options.expire_at_unix_s);
+        reply::subscribe_push(subscribed)
+    }
+
+    /// The push that tells the client of the end of a subscription.
+    pub fn unsubscribed(&mut self, channel: &str, reason: Unsubscribed) -> Vec<u8> {
+        self.forget(channel);
+        reply::unsubscribe_push(channel, reason)
+    }
+
+    /// Who the connection is in a channel. `chan_info` is JSON.
+    pub fn member(&self, chan_info: Option<&[u8]>) -> Arc<MemberInfo> {
+        let client = self.client_id();
+        let json = reply::client_info(&self.user, &client, self.info(), chan_info);
+        Arc::new(MemberInfo { client, user: Name::clone(&self.user), json: Bytes::from(json) })
     }
 
     /// When [`due`](Self::due) is to be called next, in milliseconds of the monotonic clock;
@@ -199,13 +211,16 @@ impl Session {
         }
         let expire_at_unix_s = self.expire_at_unix_s();
         if expire_at_unix_s != 0 {
-            let close_at_unix_s = expire_at_unix_s.saturating_add(EXPIRED_CLOSE_DELAY_S);
+            let close_at_unix_s = expire_at_unix_s.saturating_add(policy.expired_close_delay_s);
             if now.unix_s >= close_at_unix_s {
                 out.push(Effect::Close(CONNECTION_EXPIRED));
                 return;
             }
         }
-        self.schedule_expiry_check(now);
+        for channel in self.take_expired(now, policy) {
+            out.push(Effect::Expire { channel });
+        }
+        self.settle_credentials(now, policy);
         if now.monotonic_ms >= self.ping_ms {
             out.push(Effect::Reply(reply::PING.to_vec()));
             self.ping_ms = after(now, policy.ping_interval_ms);
@@ -244,90 +259,22 @@ impl Session {
         }
         match method.ok_or(BAD_REQUEST)? {
             Method::Connect(_) => Err(BAD_REQUEST),
-            Method::Subscribe(request) => self.subscribe(policy, id, &request, out),
+            Method::Subscribe(request) => self.subscribe(now, policy, id, &request, out),
             Method::Unsubscribe(request) => self.unsubscribe(policy, id, &request, out),
             Method::Publish(request) => self.publish(policy, id, &request, out),
-            Method::Refresh(request) => self.refresh(now, policy, id, &request, out),
-            Method::SubRefresh(request) if request.channel.is_empty() => Err(BAD_REQUEST),
-            // No subscription here has a token, so none can be refreshed.
-            Method::SubRefresh(_) | Method::Unavailable => {
-                out.push(error(id, ErrorCode::NOT_AVAILABLE));
+            Method::Presence(request) => self.presence(policy, id, &request, false, out),
+            Method::PresenceStats(request) => self.presence(policy, id, &request, true, out),
+            Method::History(request) => self.history(policy, id, &request, out),
+            Method::Ping => {
+                out.push(Effect::Reply(reply::empty(id, "ping")));
                 Ok(())
             }
+            Method::Rpc(request) => self.rpc(id, &request, out),
+            Method::Refresh(request) => self.refresh(now, policy, id, &request, out),
+            Method::SubRefresh(request) => self.sub_refresh(now, policy, id, &request, out),
             // One-way, and nobody is there to take it. (centrifuge closes with 3508 here.)
             Method::Send => Ok(()),
         }
-    }
-
-    fn connect(
-        &mut self,
-        now: Now,
-        policy: &Policy,
-        id: u32,
-        request: &TokenRequest<'_>,
-        out: &mut Vec<Effect>,
-    ) -> Handled {
-        if request.token.is_empty() {
-            // centrifuge answers missing credentials as a bad request (`connectCmd`), not 3507.
-            if !(policy.anonymous || policy.insecure) {
-                return Err(BAD_REQUEST);
-            }
-        } else {
-            match verify(policy, &request.token, now) {
-                Ok(claims) => {
-                    let expire_at_unix_s = expire_at(policy, &claims, now);
-                    let refusal = if expire_at_unix_s != 0 && expire_at_unix_s < now.unix_s {
-                        Some(ErrorCode::EXPIRED)
-                    } else if claims.channels.is_empty() {
-                        None
-                    } else {
-                        // Subscriptions by the server: said, rather than connected without them.
-                        Some(ErrorCode::NOT_AVAILABLE)
-                    };
-                    if let Some(code) = refusal {
-                        return self.refuse(id, code, out);
-                    }
-                    let info = claims.info.map(|info| one_line(&info).to_vec().into());
-                    self.grant(info, expire_at_unix_s);
-                    if !claims.user.is_empty() {
-                        self.user = Arc::from(claims.user);
-                    }
-                }
-                Err(TokenError::Expired) => return self.refuse(id, ErrorCode::TOKEN_EXPIRED, out),
-                Err(TokenError::Invalid(_)) => return Err(INVALID_TOKEN),
-            }
-        }
-        let user = Name::clone(&self.user);
-        self.state = State::Connecting;
-        self.connect_command = id;
-        out.push(Effect::Request { command: id, request: Request::Connect { user } });
-        Ok(())
-    }
-
-    fn refuse(&mut self, id: u32, code: ErrorCode, out: &mut Vec<Effect>) -> Handled {
-        self.state = State::Refused;
-        out.push(error(id, code));
-        Ok(())
-    }
-
-    fn connected(&mut self, now: Now, policy: &Policy, command: u32) -> Vec<u8> {
-        self.state = State::Connected;
-        self.overdue_ms = NEVER;
-        if policy.ping_interval_ms != 0 {
-            let share = (u128::from(policy.ping_interval_ms) * u128::from(self.spread)) >> 32;
-            let first_ms = u64::try_from(share).expect("a share of a u64 is one");
-            self.ping_ms = now.monotonic_ms.saturating_add(first_ms);
-        }
-        self.schedule_expiry_check(now);
-        let result = ConnectResult {
-            client: &self.client_id(),
-            version: &policy.version,
-            expiry: self.expiry(now),
-            ping: policy.ping_interval_ms / 1000,
-            pong: policy.ping_interval_ms != 0 && policy.pong_timeout_ms != 0,
-            node: &policy.node,
-        };
-        reply::result(command, "connect", &result)
     }
 
     fn pong(&mut self) -> Handled {
@@ -337,184 +284,6 @@ impl Session {
         self.overdue_ms = NEVER;
         Ok(())
     }
-
-    fn subscribe(
-        &self,
-        policy: &Policy,
-        id: u32,
-        request: &ChannelRequest<'_>,
-        out: &mut Vec<Effect>,
-    ) -> Handled {
-        let rules = policy.channels;
-        let allowed = policy.insecure
-            || rules.allow_subscribe_for_client
-                && (!self.user().is_empty() || rules.allow_subscribe_for_anonymous);
-        let effect = match self.channel(policy, &request.channel)? {
-            Err(code) => error(id, code),
-            // A subscription token is invalid where there is no key for one, and an invalid one is
-            // answered so (centrifugo `OnSubscribe`), whatever else would allow the subscription.
-            Ok(_) if !allowed || !request.token.is_empty() => {
-                error(id, ErrorCode::PERMISSION_DENIED)
-            }
-            Ok(channel) => Effect::Request { command: id, request: Request::Subscribe { channel } },
-        };
-        out.push(effect);
-        Ok(())
-    }
-
-    fn unsubscribe(
-        &self,
-        policy: &Policy,
-        id: u32,
-        request: &ChannelRequest<'_>,
-        out: &mut Vec<Effect>,
-    ) -> Handled {
-        out.push(match self.channel(policy, &request.channel)? {
-            Err(code) => error(id, code),
-            Ok(channel) => {
-                Effect::Request { command: id, request: Request::Unsubscribe { channel } }
-            }
-        });
-        Ok(())
-    }
-
-    fn publish(
-        &self,
-        policy: &Policy,
-        id: u32,
-        request: &PublishRequest<'_>,
-        out: &mut Vec<Effect>,
-    ) -> Handled {
-        out.push(match self.publication(policy, request)? {
-            Err(code) => error(id, code),
-            Ok(request) => Effect::Request { command: id, request },
-        });
-        Ok(())
-    }
-
-    fn publication(
-        &self,
-        policy: &Policy,
-        request: &PublishRequest<'_>,
-    ) -> Result<Result<Request, ErrorCode>, CloseReason> {
-        let channel = match self.channel(policy, &request.channel)? {
-            Ok(channel) => channel,
-            Err(code) => return Ok(Err(code)),
-        };
-        let rules = policy.channels;
-        let known = !self.user().is_empty() || rules.allow_publish_for_anonymous;
-        let subscribers_only = if policy.insecure || known && rules.allow_publish_for_client {
-            false
-        } else if known && rules.allow_publish_for_subscriber {
-            true
-        } else {
-            return Ok(Err(ErrorCode::PERMISSION_DENIED));
-        };
-        let Some(data) = request.data else { return Ok(Err(ErrorCode::BAD_REQUEST)) };
-        let mut buffer = Uuid::encode_buffer();
-        let client = Uuid::from_bytes(self.client).hyphenated().encode_lower(&mut buffer);
-        let info = reply::client_info(self.user(), client, self.info());
-        let info = Some(Bytes::from(info));
-        let (data, payload) = (one_line(data), Payload::Json);
-        Ok(Ok(Request::Publish { channel, data, payload, info, subscribers_only }))
-    }
-
-    /// The channel that a request names. None at all is a broken client, and closed; one that is
-    /// too long is an error (centrifuge `validateSubscribeRequest`).
-    fn channel(
-        &self,
-        policy: &Policy,
-        channel: &str,
-    ) -> Result<Result<Name, ErrorCode>, CloseReason> {
-        if channel.is_empty() {
-            return Err(BAD_REQUEST);
-        }
-        if channel.len() > policy.channel_bytes_max {
-            return Ok(Err(ErrorCode::BAD_REQUEST));
-        }
-        Ok(Ok(Arc::from(channel)))
-    }
-
-    /// centrifugo `OnRefresh` and centrifuge `handleRefresh`, but for one thing: a token without an
-    /// expiry ends the connection's, which centrifuge would let run on.
-    fn refresh(
-        &mut self,
-        now: Now,
-        policy: &Policy,
-        id: u32,
-        request: &TokenRequest<'_>,
-        out: &mut Vec<Effect>,
-    ) -> Handled {
-        if request.token.is_empty() {
-            return Err(BAD_REQUEST);
-        }
-        let claims = verify(policy, &request.token, now).map_err(|error| match error {
-            TokenError::Expired => CONNECTION_EXPIRED,
-            TokenError::Invalid(_) => INVALID_TOKEN,
-        })?;
-        if claims.user != **self.user() {
-            return Err(INVALID_TOKEN);
-        }
-        let expire_at_unix_s = expire_at(policy, &claims, now);
-        if expire_at_unix_s != 0 && expire_at_unix_s <= now.unix_s {
-            out.push(error(id, ErrorCode::EXPIRED));
-            return Ok(());
-        }
-        let info = match claims.info {
-            Some(info) => Some(one_line(&info).to_vec().into()),
-            None => self.credentials.take().and_then(|credentials| credentials.info),
-        };
-        self.grant(info, expire_at_unix_s);
-        if self.state == State::Connected {
-            self.schedule_expiry_check(now);
-        }
-        out.push(Effect::Reply(reply::result(id, "refresh", &self.expiry(now))));
-        Ok(())
-    }
-
-    fn grant(&mut self, info: Option<Box<[u8]>>, expire_at_unix_s: u64) {
-        let needed = info.is_some() || expire_at_unix_s != 0;
-        let credentials = Credentials { info, expire_at_unix_s, expiry_check_ms: NEVER };
-        self.credentials = needed.then(|| Box::new(credentials));
-    }
-
-    fn info(&self) -> Option<&[u8]> {
-        self.credentials.as_ref()?.info.as_deref()
-    }
-
-    /// 0 is never.
-    fn expire_at_unix_s(&self) -> u64 {
-        self.credentials.as_ref().map_or(0, |credentials| credentials.expire_at_unix_s)
-    }
-
-    fn expiry(&self, now: Now) -> Expiry {
-        let at_unix_s = self.expire_at_unix_s();
-        Expiry { expires: at_unix_s != 0, ttl_s: at_unix_s.saturating_sub(now.unix_s) }
-    }
-
-    fn schedule_expiry_check(&mut self, now: Now) {
-        let left_s = self.expiry(now).ttl_s.saturating_add(EXPIRED_CLOSE_DELAY_S);
-        if let Some(credentials) = &mut self.credentials
-            && credentials.expire_at_unix_s != 0
-        {
-            credentials.expiry_check_ms =
-                after(now, left_s.saturating_mul(1000).min(EXPIRY_CHECK_MS));
-        }
-    }
-}
-
-fn verify(policy: &Policy, token: &str, now: Now) -> Result<ConnectionClaims, TokenError> {
-    match &policy.tokens {
-        Some(tokens) => tokens.verify_connection(token, now.unix_s),
-        None => Err(TokenError::Invalid("no key is configured to verify it".to_owned())),
-    }
-}
-
-fn expire_at(policy: &Policy, claims: &ConnectionClaims, now: Now) -> u64 {
-    if policy.insecure {
-        return 0;
-    }
-    claims.expire_at_unix_s.min(now.unix_s.saturating_add(TTL_S_MAX))
 }
 
 fn error(id: u32, code: ErrorCode) -> Effect {
@@ -532,6 +301,8 @@ mod tests {
 
     use super::*;
     use crate::auth::tokens::sign_connection;
+    use crate::channels::ChannelOptions;
+    use crate::protocol::{Query, Request};
 
     const SECRET: &str = "secret";
     const NOW: Now = Now { monotonic_ms: 1_000_000, unix_s: 1_700_000_000 };
@@ -545,17 +316,26 @@ mod tests {
             ping_interval_ms: 25_000,
             pong_timeout_ms: 8_000,
             stale_close_ms: 10_000,
-            channel_bytes_max: 10,
-            channels: ChannelRules {
+            channels: channels(ChannelOptions {
                 allow_subscribe_for_client: true,
                 allow_subscribe_for_anonymous: true,
                 allow_publish_for_client: true,
-                allow_publish_for_subscriber: false,
                 allow_publish_for_anonymous: true,
-            },
+                ..ChannelOptions::default()
+            }),
+            history_publications_max: 300,
+            personal_namespace: None,
+            expired_close_delay_s: 25,
+            expired_sub_close_delay_s: 25,
             version: "1.0".to_owned(),
             node: String::new(),
         }
+    }
+
+    /// Names of at most 10 bytes, with these options where no namespace is named.
+    fn channels(options: ChannelOptions) -> Arc<Channels> {
+        let (without_namespace, max_length) = (Arc::new(options), 10);
+        Arc::new(Channels { without_namespace, max_length, ..Channels::default() })
     }
 
     fn fresh(policy: &Policy) -> Session {
@@ -568,7 +348,7 @@ mod tests {
         let line = format!(r#"{{"id":1,"connect":{{"token":"{token}"}}}}"#);
         let said = said(&mut session, policy, &line);
         assert!(matches!(&said[..], [s] if s.starts_with("1 connect")), "{said:?}");
-        session.answered(NOW, policy, 1, Answer::Connected);
+        session.answered(NOW, policy, 1, Answer::Connected(Vec::new()));
         session
     }
 
@@ -594,15 +374,23 @@ mod tests {
             Effect::Reply(bytes) => String::from_utf8(bytes.clone()).unwrap(),
             Effect::Binary(_) => panic!("JSON sessions send text"),
             Effect::Close(reason) => format!("close {}", reason.code),
+            Effect::Expire { channel } => format!("expire {channel}"),
             Effect::Request { command, request } => match request {
-                Request::Connect { user } => format!("{command} connect {user}"),
-                Request::Subscribe { channel } => format!("{command} subscribe {channel}"),
+                Request::Connect { user, .. } => format!("{command} connect {user}"),
+                Request::Subscribe { channel, .. } => format!("{command} subscribe {channel}"),
                 Request::Unsubscribe { channel } => format!("{command} unsubscribe {channel}"),
                 Request::Publish { channel, data, info, subscribers_only, .. } => format!(
                     "{command} publish {channel} {} {} {subscribers_only}",
                     str::from_utf8(data).unwrap(),
                     str::from_utf8(info.as_ref().unwrap()).unwrap(),
                 ),
+                Request::Read { channel, query, subscribers_only } => {
+                    let query = match query {
+                        Query::History(filter) => format!("history {:?}", filter.limit),
+                        other => format!("{other:?}"),
+                    };
+                    format!("{command} {query} of {channel} {subscribers_only}")
+                }
             },
         }
     }
@@ -653,7 +441,7 @@ mod tests {
         assert_eq!(session.client_id(), CLIENT);
         assert_eq!(&**session.user(), "");
         said(&mut session, &policy, r#"{"id":5,"connect":{}}"#);
-        let reply = session.answered(NOW, &policy, 5, Answer::Connected);
+        let reply = session.answered(NOW, &policy, 5, Answer::Connected(Vec::new()));
         assert_eq!(
             String::from_utf8(reply).unwrap(),
             [
@@ -669,7 +457,7 @@ mod tests {
         let token = sign_connection(SECRET, "42", Some(NOW.unix_s + 60), None);
         let line = format!(r#"{{"id":1,"connect":{{"token":"{token}"}}}}"#);
         said(&mut session, &policy, &line);
-        let reply = session.answered(NOW, &policy, 1, Answer::Connected);
+        let reply = session.answered(NOW, &policy, 1, Answer::Connected(Vec::new()));
         assert_eq!(
             String::from_utf8(reply).unwrap(),
             format!(
@@ -762,7 +550,7 @@ mod tests {
         let text = "{\"id\":1,\"connect\":{}}\n{\"id\":2,\"subscribe\":{\"channel\":\"a\"}}";
         said(&mut session, &policy, text);
         session.answered(NOW, &policy, 2, Answer::Failed(ErrorCode::LIMIT_EXCEEDED));
-        session.answered(NOW, &policy, 1, Answer::Connected);
+        session.answered(NOW, &policy, 1, Answer::Connected(Vec::new()));
         assert_eq!(
             said(&mut session, &policy, r#"{"id":3,"subscribe":{"channel":"a"}}"#),
             ["3 subscribe a"]
@@ -770,18 +558,32 @@ mod tests {
     }
 
     #[test]
-    fn server_side_subscriptions_and_past_expiries_in_tokens_are_refused() {
+    fn channels_of_a_token_are_subscribed_and_unknown_ones_and_past_expiries_refused() {
         use jsonwebtoken::{EncodingKey, Header, encode};
         let policy = policy();
         for (claims, code) in [
-            (serde_json::json!({"channels": ["a"]}), ErrorCode::NOT_AVAILABLE),
-            (serde_json::json!({"subs": {"a": {}}}), ErrorCode::NOT_AVAILABLE),
-            (serde_json::json!({"expire_at": NOW.unix_s - 1}), ErrorCode::EXPIRED),
+            (serde_json::json!({"channels": ["b", "a", "b"]}), Err(["a", "b"].as_slice())),
+            (serde_json::json!({"subs": {"a": {}}}), Err(["a"].as_slice())),
+            (serde_json::json!({"channels": ["x:a"]}), Ok(ErrorCode::UNKNOWN_CHANNEL)),
+            (serde_json::json!({"expire_at": NOW.unix_s - 1}), Ok(ErrorCode::EXPIRED)),
         ] {
             let key = EncodingKey::from_secret(SECRET.as_bytes());
             let token = encode(&Header::default(), &claims, &key).unwrap();
             let line = format!(r#"{{"id":1,"connect":{{"token":"{token}"}}}}"#);
-            assert_eq!(said(&mut fresh(&policy), &policy, &line), [error_text(1, code)]);
+            let mut out = Vec::new();
+            fresh(&policy).received(NOW, &policy, &line, &mut out);
+            match (code, &out[..]) {
+                (Ok(code), [effect]) => assert_eq!(short(effect), error_text(1, code)),
+                (
+                    Err(channels),
+                    [Effect::Request { request: Request::Connect { subscriptions, .. }, .. }],
+                ) => {
+                    let named: Vec<_> = subscriptions.iter().map(|(name, _)| &**name).collect();
+                    assert_eq!(named, channels);
+                    assert!(subscriptions.iter().all(|(_, options)| options.server_side));
+                }
+                other => panic!("{other:?}"),
+            }
         }
     }
 
@@ -820,8 +622,13 @@ mod tests {
                 error_text(2, ErrorCode::PERMISSION_DENIED),
             ),
             (r#"{"id":2,"rpc":{"method":"m"}}"#, error_text(2, ErrorCode::NOT_AVAILABLE)),
-            (r#"{"id":2,"presence":{}}"#, error_text(2, ErrorCode::NOT_AVAILABLE)),
-            (r#"{"id":2,"presence_stats":{}}"#, error_text(2, ErrorCode::NOT_AVAILABLE)),
+            (r#"{"id":2,"presence":{}}"#, "close 3501".into()),
+            (r#"{"id":2,"ping":{}}"#, r#"{"id":2,"ping":{}}"#.into()),
+            (r#"{"id":2,"presence":{"channel":"a"}}"#, error_text(2, ErrorCode::NOT_AVAILABLE)),
+            (
+                r#"{"id":2,"presence_stats":{"channel":"a"}}"#,
+                error_text(2, ErrorCode::NOT_AVAILABLE),
+            ),
             (r#"{"id":2,"history":{"channel":"a"}}"#, error_text(2, ErrorCode::NOT_AVAILABLE)),
             (r#"{"id":2,"sub_refresh":{"channel":"a"}}"#, error_text(2, ErrorCode::NOT_AVAILABLE)),
         ] {
@@ -837,7 +644,7 @@ mod tests {
         let policy = policy();
         let mut session = connected(&policy, "");
         for (answer, expected) in [
-            (Answer::Subscribed, r#"{"id":7,"subscribe":{}}"#.to_owned()),
+            (Answer::Subscribed(None), r#"{"id":7,"subscribe":{}}"#.to_owned()),
             (Answer::Unsubscribed, r#"{"id":7,"unsubscribe":{}}"#.to_owned()),
             (Answer::Published, r#"{"id":7,"publish":{}}"#.to_owned()),
             (
@@ -852,46 +659,42 @@ mod tests {
 
     #[test]
     fn permissions_follow_the_rules_of_the_channel() {
-        const NONE: ChannelRules = ChannelRules {
-            allow_subscribe_for_client: false,
-            allow_subscribe_for_anonymous: false,
-            allow_publish_for_client: false,
-            allow_publish_for_subscriber: false,
-            allow_publish_for_anonymous: false,
-        };
-        const ALL: ChannelRules = ChannelRules {
+        let none = ChannelOptions::default();
+        let all = ChannelOptions {
             allow_subscribe_for_client: true,
             allow_subscribe_for_anonymous: true,
             allow_publish_for_client: true,
             allow_publish_for_subscriber: true,
             allow_publish_for_anonymous: true,
+            ..ChannelOptions::default()
         };
-        let no_anonymous = ChannelRules {
+        let no_anonymous = ChannelOptions {
             allow_subscribe_for_anonymous: false,
             allow_publish_for_anonymous: false,
-            ..ALL
+            ..all.clone()
         };
-        let only_anonymous = ChannelRules {
+        let only_anonymous = ChannelOptions {
             allow_subscribe_for_anonymous: true,
             allow_publish_for_anonymous: true,
-            ..NONE
+            ..none.clone()
         };
-        let subscribers = ChannelRules { allow_publish_for_client: false, ..ALL };
+        let subscribers = ChannelOptions { allow_publish_for_client: false, ..all.clone() };
         let subscribers_with_a_name =
-            ChannelRules { allow_publish_for_client: false, ..no_anonymous };
+            ChannelOptions { allow_publish_for_client: false, ..no_anonymous.clone() };
         // Whether a user and an anonymous may subscribe; how each may publish.
         for (rules, insecure, user, anonymous) in [
-            (NONE, false, (false, None), (false, None)),
-            (NONE, true, (true, Some(false)), (true, Some(false))),
-            (ALL, false, (true, Some(false)), (true, Some(false))),
-            (no_anonymous, false, (true, Some(false)), (false, None)),
-            (no_anonymous, true, (true, Some(false)), (true, Some(false))),
-            (only_anonymous, false, (false, None), (false, None)),
-            (subscribers, false, (true, Some(true)), (true, Some(true))),
-            (subscribers, true, (true, Some(false)), (true, Some(false))),
-            (subscribers_with_a_name, false, (true, Some(true)), (false, None)),
+            (&none, false, (false, None), (false, None)),
+            (&none, true, (true, Some(false)), (true, Some(false))),
+            (&all, false, (true, Some(false)), (true, Some(false))),
+            (&no_anonymous, false, (true, Some(false)), (false, None)),
+            (&no_anonymous, true, (true, Some(false)), (true, Some(false))),
+            (&only_anonymous, false, (false, None), (false, None)),
+            (&subscribers, false, (true, Some(true)), (true, Some(true))),
+            (&subscribers, true, (true, Some(false)), (true, Some(false))),
+            (&subscribers_with_a_name, false, (true, Some(true)), (false, None)),
         ] {
-            let policy = Policy { channels: rules, insecure, ..policy() };
+            let channels = channels(rules.clone());
+            let policy = Policy { channels, insecure, ..policy() };
             let token = sign_connection(SECRET, "42", None, None);
             for (token, (subscribes, publishes)) in [(&token[..], user), ("", anonymous)] {
                 let mut session = connected(&policy, token);
@@ -913,11 +716,46 @@ mod tests {
     }
 
     #[test]
+    fn names_and_backends_decide_before_permissions() {
+        let open = ChannelOptions {
+            allow_subscribe_for_client: true,
+            allow_publish_for_client: true,
+            ..ChannelOptions::default()
+        };
+        let asked = ChannelOptions {
+            subscribe_proxy_enabled: true,
+            publish_proxy_enabled: true,
+            ..open.clone()
+        };
+        let namespaces = [("ns".into(), Arc::new(asked))].into();
+        let without_namespace = Arc::new(open);
+        let channels = Arc::new(Channels { without_namespace, namespaces, ..Channels::default() });
+        let policy = Policy { channels, ..policy() };
+        let mut session = connected(&policy, &sign_connection(SECRET, "42", None, None));
+        for (channel, code) in [
+            ("x:a", ErrorCode::UNKNOWN_CHANNEL),
+            ("\u{e9}", ErrorCode::BAD_REQUEST),
+            ("ns:a", ErrorCode::NOT_AVAILABLE),
+        ] {
+            let subscribe = format!(r#"{{"id":2,"subscribe":{{"channel":"{channel}"}}}}"#);
+            assert_eq!(said(&mut session, &policy, &subscribe), [error_text(2, code)]);
+            let publish = format!(r#"{{"id":3,"publish":{{"channel":"{channel}","data":1}}}}"#);
+            assert_eq!(said(&mut session, &policy, &publish), [error_text(3, code)]);
+        }
+        let subscribe = r#"{"id":2,"subscribe":{"channel":"$a"}}"#;
+        let denied = error_text(2, ErrorCode::PERMISSION_DENIED);
+        assert_eq!(said(&mut session, &policy, subscribe), [denied]);
+        // What is left need not exist.
+        let unsubscribe = r#"{"id":2,"unsubscribe":{"channel":"x:a"}}"#;
+        assert_eq!(said(&mut session, &policy, unsubscribe), ["2 unsubscribe x:a"]);
+    }
+
+    #[test]
     fn pings_are_spread_answered_and_missed() {
         let policy = policy();
         let mut session = Session::new(NOW, [0; 16], 1 << 31, &policy);
         said(&mut session, &policy, r#"{"id":1,"connect":{}}"#);
-        session.answered(later(100), &policy, 1, Answer::Connected);
+        session.answered(later(100), &policy, 1, Answer::Connected(Vec::new()));
         // Half the interval after the connect reply.
         assert_eq!(session.deadline_ms(), later(12_600).monotonic_ms);
         assert!(due(&mut session, &policy, later(12_599)).is_empty());
@@ -1048,6 +886,7 @@ mod tests {
                 Effect::Close(_) => assert_eq!(place + 1, out.len()),
                 Effect::Reply(bytes) => assert!(!bytes.contains(&b'\n')),
                 Effect::Binary(_) => panic!("JSON sessions send text"),
+                Effect::Expire { .. } => panic!("nothing expires by what is received"),
                 Effect::Request { request, .. } => {
                     if let Request::Publish { data, .. } = request {
                         assert!(!data.contains(&b'\n'));

@@ -1,0 +1,393 @@
+//! Subscriptions of this shard's connections: asked for, granted, refused, told of gaps, ended.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::{Core, Session, requests::NO_PLACE};
+use crate::{
+    close,
+    hub::{
+        ConnRef, Format, HashKey, HomeAnswer, Join, LocalId, NO_SUBSCRIPTIONS, Pending, ReplyTo,
+        ShardId, SubRef, ToHome,
+    },
+    protocol::{
+        Answer, Begin, ErrorCode, Name, Now, Recovered, SubscribeOptions, Subscribed,
+        centrifuge::Unsubscribed,
+    },
+};
+
+/// Connections told of a gap in one flush: who recovers comes back at once.
+const TOLD_PER_FLUSH: usize = 256;
+
+/// What is remembered of subscriptions that have more than publications, and of connects that wait
+/// for several homes.
+#[derive(Debug)]
+pub(super) struct Subscriptions {
+    /// By place in the local hub's table.
+    states: HashMap<u32, State, HashKey>,
+    /// By slot.
+    connecting: HashMap<u32, Connecting, HashKey>,
+    /// Who has lost its position and is to be told; it has left the channel already.
+    lost: VecDeque<(ConnRef, Name)>,
+}
+
+/// One subscription with more than publications.
+#[derive(Debug)]
+struct State {
+    server_side: bool,
+    position: bool,
+    /// Until the grant.
+    asked: Option<Box<Asked>>,
+}
+
+#[derive(Debug)]
+struct Asked {
+    options: SubscribeOptions,
+    /// A backend waits for the grant.
+    confirm: Option<(ShardId, ReplyTo)>,
+}
+
+/// A connect command whose user and subscriptions are on their way.
+#[derive(Debug)]
+struct Connecting {
+    command: u32,
+    place: u32,
+    missing: usize,
+    active: Vec<Subscribed>,
+}
+
+impl Subscriptions {
+    pub(super) fn new(key: HashKey) -> Self {
+        Self {
+            states: HashMap::with_hasher(key),
+            connecting: HashMap::with_hasher(key),
+            lost: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.states.is_empty() && self.connecting.is_empty() && self.lost.is_empty()
+    }
+
+    /// Whether somebody is still to be told of a gap.
+    pub(super) fn owes(&self) -> bool {
+        !self.lost.is_empty()
+    }
+
+    /// The connection is closing: its connect will not be answered.
+    pub(super) fn forget_connect(&mut self, slot: u32) {
+        self.connecting.remove(&slot);
+    }
+
+    /// Whether a subscription is the server's own doing.
+    pub(super) fn is_server_side(&self, sub: u32) -> bool {
+        self.states.get(&sub).is_some_and(|state| state.server_side)
+    }
+}
+
+impl Core {
+    /// Registers a connection at its user's home and subscribes it to channels, all at once.
+    pub(super) fn connect(
+        &mut self,
+        now: Now,
+        conn: ConnRef,
+        reply: ReplyTo,
+        user: Name,
+        subscriptions: Vec<(Name, Box<SubscribeOptions>)>,
+    ) {
+        let ReplyTo::Command { place, command, .. } = reply else {
+            unreachable!("sessions ask by command")
+        };
+        let missing = usize::from(!user.is_empty()) + subscriptions.len();
+        if missing == 0 {
+            self.answer(now, conn, place, command, Answer::Connected(Vec::new()));
+            return;
+        }
+        let connecting = Connecting { command, place, missing, active: Vec::new() };
+        self.subscriptions.connecting.insert(conn.slot, connecting);
+        if !user.is_empty() {
+            self.slots.at(conn.slot).registered = true;
+            self.to_home(self.home_of(&user), ToHome::UserJoin { user, conn, reply });
+        }
+        for (channel, options) in subscriptions {
+            if !self.is_connecting(conn) {
+                return;
+            }
+            let pending = Pending { command, place: NO_PLACE };
+            self.subscribe(now, conn, pending, &channel, *options, None);
+        }
+    }
+
+    /// Whether the connection's connect command waits for homes.
+    pub(super) fn is_connecting(&self, conn: ConnRef) -> bool {
+        self.subscriptions.connecting.contains_key(&conn.slot)
+    }
+
+    /// The user's home knows the connection.
+    pub(super) fn registered(&mut self, now: Now, conn: ConnRef) {
+        if self.slots.get(conn).is_some_and(|connection| connection.is_open()) {
+            self.connect_progress(now, conn, None);
+        }
+    }
+
+    fn connect_progress(&mut self, now: Now, conn: ConnRef, active: Option<Subscribed>) {
+        let Some(connecting) = self.subscriptions.connecting.get_mut(&conn.slot) else { return };
+        connecting.active.extend(active);
+        connecting.missing -= 1;
+        if connecting.missing > 0 {
+            return;
+        }
+        if let Some(Connecting { command, place, mut active, .. }) =
+            self.subscriptions.connecting.remove(&conn.slot)
+        {
+            // Grants come in the order of their homes' links: the reply has one that can be relied on.
+            active.sort_by(|one, other| one.channel.cmp(&other.channel));
+            self.answer(now, conn, place, command, Answer::Connected(active));
+        }
+    }
+
+    /// A home refused the connection or one of its first subscriptions: it is not connected.
+    pub(super) fn connect_failed(&mut self, now: Now, conn: ConnRef, error: ErrorCode) {
+        if self.slots.get(conn).is_none() {
+            return;
+        }
+        let Some(connecting) = self.subscriptions.connecting.remove(&conn.slot) else { return };
+        if error == ErrorCode::LIMIT_EXCEEDED {
+            self.close(now, conn, close::CONNECTION_LIMIT);
+            return;
+        }
+        self.leave_all(conn);
+        self.answer(now, conn, connecting.place, connecting.command, Answer::Failed(error));
+    }
+
+    /// Asks a channel's home for a subscription.
+    pub(super) fn subscribe(
+        &mut self,
+        now: Now,
+        conn: ConnRef,
+        pending: Pending,
+        channel: &Name,
+        options: SubscribeOptions,
+        confirm: Option<(ShardId, ReplyTo)>,
+    ) {
+        let subscriptions_max = self.process.settings.subscriptions_max;
+        let connection = self.slots.at(conn.slot);
+        let first = &mut connection.first_subscription;
+        let error = if *first != NO_SUBSCRIPTIONS && self.local.find(*first, channel).is_some() {
+            Some(ErrorCode::ALREADY_SUBSCRIBED)
+        } else if connection.subscriptions as usize >= subscriptions_max {
+            Some(ErrorCode::LIMIT_EXCEEDED)
+        } else {
+            None
+        };
+        if let Some(error) = error {
+            self.not_subscribed(now, conn, pending, options.server_side, confirm, error);
+            return;
+        }
+        connection.subscriptions += 1;
+        let format = match connection.session {
+            Session::Handler { .. } => Format::Plain,
+            _ => Format::Centrifuge,
+        };
+        let (sub, local, channel) = self.local.join(conn.slot, first, channel, format, pending);
+        let (wants, recover) = (options.wants, options.recover.clone());
+        let member = options.member.clone();
+        if !options.is_plain() || options.reject_unrecovered || confirm.is_some() {
+            let state = State {
+                server_side: options.server_side,
+                position: wants.position || wants.recovery,
+                asked: Some(Box::new(Asked { options, confirm })),
+            };
+            self.subscriptions.states.insert(sub.index, state);
+        }
+        let home = self.home_of(&channel);
+        let join = Join { sub, channel, local, format, wants, recover, member };
+        self.to_home(home, ToHome::Join(Box::new(join)));
+    }
+
+    /// A subscription will not be.
+    fn not_subscribed(
+        &mut self,
+        now: Now,
+        conn: ConnRef,
+        Pending { command, place }: Pending,
+        server_side: bool,
+        confirm: Option<(ShardId, ReplyTo)>,
+        error: ErrorCode,
+    ) {
+        if let Some((shard, reply)) = confirm {
+            self.confirm(shard, reply, Err(error));
+        } else if self.is_connecting(conn) && server_side {
+            match error {
+                ErrorCode::LIMIT_EXCEEDED => self.close(now, conn, close::CHANNEL_LIMIT),
+                error => self.connect_failed(now, conn, error),
+            }
+        } else {
+            self.answer(now, conn, place, command, Answer::Failed(error));
+        }
+    }
+
+    /// Tells a backend on another shard, or on this one, what became of its order.
+    pub(super) fn confirm(&mut self, to: ShardId, reply: ReplyTo, result: Result<(), ErrorCode>) {
+        self.reply(to, reply, result.map_or_else(HomeAnswer::Failed, |()| HomeAnswer::Done));
+    }
+
+    /// The home's grant: the subscription is active from here on, which is where its reply stands.
+    pub(super) fn granted(&mut self, now: Now, sub: SubRef, begin: Option<Box<Begin>>) {
+        let Some(sub) = self.local.granted(sub) else { return };
+        if let Some(open) = self.local.open_of(sub) {
+            self.seal(open);
+        }
+        let asked = self.subscriptions.states.get_mut(&sub).and_then(|state| state.asked.take());
+        let active = self.local.activate(sub);
+        let conn = ConnRef { slot: active.slot, generation: self.slots.at(active.slot).generation };
+        let Pending { command, place } = active.pending;
+        let Some(Asked { options, confirm }) = asked.map(|asked| *asked) else {
+            self.answer(now, conn, place, command, Answer::Subscribed(None));
+            return;
+        };
+        let lost = begin.as_ref().is_some_and(|begin| begin.recovered == Recovered::Not);
+        if lost && options.reject_unrecovered {
+            self.leave(conn, sub);
+            let failed = Answer::Failed(ErrorCode::UNRECOVERABLE_POSITION);
+            self.answer(now, conn, place, command, failed);
+            return;
+        }
+        if !options.server_side && begin.is_none() {
+            self.subscriptions.states.remove(&sub);
+        }
+        let channel = self.local.name_of(sub);
+        let server_side = options.server_side;
+        let subscribed = Subscribed { channel, options, begin: begin.map(|begin| *begin) };
+        if !server_side {
+            self.answer(now, conn, place, command, Answer::Subscribed(Some(Box::new(subscribed))));
+        } else if self.is_connecting(conn) && confirm.is_none() {
+            self.connect_progress(now, conn, Some(subscribed));
+        } else {
+            self.tell(now, conn, |session, policy, now| {
+                session.subscribed(now, policy, &subscribed)
+            });
+            if let Some((shard, reply)) = confirm {
+                self.confirm(shard, reply, Ok(()));
+            }
+        }
+    }
+
+    /// The home's refusal.
+    pub(super) fn refused(&mut self, now: Now, sub: SubRef, error: ErrorCode) {
+        let Some(sub) = self.local.granted(sub) else { return };
+        let Some(pending) = self.local.pending(sub) else { return };
+        let slot = self.local.slot_of(sub);
+        let conn = ConnRef { slot, generation: self.slots.at(slot).generation };
+        let state = self.subscriptions.states.get_mut(&sub);
+        let (server_side, asked) =
+            state.map_or((false, None), |state| (state.server_side, state.asked.take()));
+        self.leave(conn, sub);
+        let confirm = asked.and_then(|asked| asked.confirm);
+        self.not_subscribed(now, conn, pending, server_side, confirm, error);
+    }
+
+    /// Publications of a channel were left out: who has a position there leaves at once, so that it
+    /// gets nothing from behind the gap, and is told in a later flush.
+    pub(super) fn gap(&mut self, local: LocalId) {
+        let Some(channel) = self.local.channel_of(local) else { return };
+        let members = self.local.all_members(channel);
+        for member in members {
+            let sub = member.sub();
+            if self.subscriptions.states.get(&sub).is_some_and(|state| state.position) {
+                let generation = self.slots.at(member.slot).generation;
+                self.lose(ConnRef { slot: member.slot, generation }, sub);
+            } else {
+                self.counters.publications_missed += 1;
+            }
+        }
+    }
+
+    /// A subscription's position is lost.
+    fn lose(&mut self, conn: ConnRef, sub: u32) {
+        let channel = self.local.name_of(sub);
+        self.counters.positions_lost += 1;
+        if self.subscriptions.is_server_side(sub) {
+            // Its client cannot subscribe again by itself: it connects again.
+            self.leave(conn, sub);
+            self.subscriptions.lost.push_back((conn, Name::default()));
+            return;
+        }
+        self.leave(conn, sub);
+        self.subscriptions.lost.push_back((conn, channel));
+    }
+
+    /// Tells some of those who have lost their position.
+    pub(super) fn tell_lost(&mut self, now: Now) {
+        for _ in 0..TOLD_PER_FLUSH {
+            let Some((conn, channel)) = self.subscriptions.lost.pop_front() else { break };
+            if channel.is_empty() {
+                self.close(now, conn, close::INSUFFICIENT_STATE);
+                continue;
+            }
+            let Some(connection) = self.slots.get(conn) else { continue };
+            // It has subscribed again meanwhile, and got what it missed.
+            if self.local.find(connection.first_subscription, &channel).is_some() {
+                continue;
+            }
+            self.tell(now, conn, |session, _, _| {
+                session.unsubscribed(&channel, Unsubscribed::INSUFFICIENT_STATE)
+            });
+        }
+        self.settle(now);
+    }
+
+    /// A subscription was not refreshed in time.
+    pub(super) fn subscription_expired(&mut self, now: Now, conn: ConnRef, channel: &Name) {
+        let first = self.slots.at(conn.slot).first_subscription;
+        let Some(sub) = self.local.find(first, channel) else { return };
+        if self.subscriptions.is_server_side(sub) {
+            self.close(now, conn, close::SUBSCRIPTION_EXPIRED);
+            return;
+        }
+        self.leave(conn, sub);
+        self.tell(now, conn, |session, _, _| session.unsubscribed(channel, Unsubscribed::EXPIRED));
+    }
+
+    /// Sends a connection what its session says of something that it did not ask for.
+    pub(super) fn tell(
+        &mut self,
+        now: Now,
+        conn: ConnRef,
+        say: impl FnOnce(
+            &mut crate::protocol::centrifuge::Session,
+            &crate::protocol::centrifuge::Policy,
+            Now,
+        ) -> Vec<u8>,
+    ) {
+        let Some(connection) = self.slots.get(conn).filter(|c| c.is_open()) else { return };
+        let Session::Centrifuge { session, .. } = &mut connection.session else { return };
+        let text = say(session, &self.process.settings.policy, now);
+        self.wheel.set(conn.slot, session.deadline_ms());
+        self.queue_text(conn, &text);
+    }
+
+    pub(super) fn leave_all(&mut self, conn: ConnRef) {
+        loop {
+            let first = self.slots.at(conn.slot).first_subscription;
+            if first == NO_SUBSCRIPTIONS {
+                return;
+            }
+            self.leave(conn, first);
+        }
+    }
+
+    /// Ends one subscription, pending or active.
+    pub(super) fn leave(&mut self, conn: ConnRef, sub: u32) {
+        if let Some(open) = self.local.open_of(sub) {
+            self.seal(open);
+        }
+        let asked = self.subscriptions.states.remove(&sub).and_then(|state| state.asked);
+        let connection = self.slots.at(conn.slot);
+        connection.subscriptions -= 1;
+        let (channel, sub, format) = self.local.leave(&mut connection.first_subscription, sub);
+        self.to_home(self.home_of(&channel), ToHome::Leave { channel, sub, format });
+        if let Some((shard, reply)) = asked.and_then(|asked| asked.confirm) {
+            self.confirm(shard, reply, Ok(()));
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! A publication as its home encodes it: once per format, whatever the number of subscribers.
+
+use std::ops::Range;
+
+use data_encoding::BASE64;
+
+use super::{Format, Position, Publication};
+use crate::{
+    codec::websocket::Opcode,
+    frame::Frame,
+    protocol::{
+        Name, Payload,
+        centrifuge::{self, PublicationFields},
+    },
+};
+
+/// Encodes for Centrifuge clients; the range is the publication object within the payload, which
+/// is what a history keeps.
+pub(super) fn centrifuge(
+    publication: &Publication,
+    position: Option<(Position, &str)>,
+) -> (Frame, Range<usize>) {
+    let Publication { channel, data, payload, info, extra } = publication;
+    let quoted;
+    let data = match payload {
+        Payload::Json => &data[..],
+        Payload::Text => {
+            let text = String::from_utf8_lossy(data);
+            quoted = serde_json::to_vec(&text).expect("a string is always JSON");
+            &quoted
+        }
+        Payload::Binary => {
+            quoted = format!("\"{}\"", BASE64.encode(data)).into_bytes();
+            &quoted
+        }
+    };
+    let info = info.as_deref();
+    // Who got nothing of the stream yet learns with its first publication which one it is.
+    let epoch = position
+        .filter(|(position, _)| position.offset == 1)
+        .map(|(position, prefix)| position.epoch.text(prefix));
+    let fields = PublicationFields {
+        data,
+        info,
+        offset: position.map_or(0, |(position, _)| position.offset),
+        epoch: epoch.as_deref(),
+        tags: extra.as_ref().map(|extra| &extra.tags).filter(|tags| !tags.is_empty()),
+    };
+    let mut object = 0..0;
+    let capacity = 96 + channel.len() + data.len() + info.map_or(0, <[u8]>::len);
+    let frame = Frame::encode(Opcode::Text, capacity, |out| {
+        let before = out.len();
+        let range = centrifuge::encode_publication(out, channel, &fields);
+        object = range.start - before..range.end - before;
+    });
+    (frame, object)
+}
+
+/// Encodes for plain handlers: the payload alone.
+pub(super) fn plain(publication: &Publication) -> Frame {
+    let opcode = match publication.payload {
+        Payload::Binary => Opcode::Binary,
+        Payload::Json | Payload::Text => Opcode::Text,
+    };
+    let data = &publication.data;
+    Frame::encode(opcode, data.len(), |out| out.extend_from_slice(data))
+}
+
+/// Encodes that somebody came or went.
+pub(super) fn membership(channel: &Name, came: bool, info: &[u8]) -> Frame {
+    let capacity = 64 + channel.len() + info.len();
+    Frame::encode(Opcode::Text, capacity, |out| {
+        centrifuge::encode_membership(out, channel, came, info);
+    })
+}
+
+/// Which encodings are wanted, by the number of the format.
+pub(super) type WantedFormats = [bool; Format::ALL.len()];
