@@ -1,12 +1,15 @@
 //! Publish and subscribe, and leases. PURE: `home` is the truth of channels and users, `leases` of
-//! devices, `local` is who of mine gets it.
+//! devices, `streams` of what was published, `local` is who of mine gets it.
 
 mod home;
+mod idempotency;
 mod leases;
 mod local;
 mod messages;
+mod streams;
 
 pub use home::{Congestion, Home};
+pub use idempotency::{IDEMPOTENT_ANSWER_TTL_MS, Idempotency};
 pub use leases::{
     Beat, Ending, HttpReply, LeaseAnswer, LeaseRequest, Leases, WakeOrder, WakeStatus, Watcher,
 };
@@ -14,6 +17,10 @@ pub use local::{Active, Local, Member, NO_SUBSCRIPTIONS, Pending, Sealed};
 pub use messages::{
     Broadcast, ConnRef, Format, FromHome, HomeAnswer, LocalId, Publication, Published, ReplyTo,
     ShardId, SubRef, ToHome,
+};
+pub use streams::{
+    Entry, Epoch, HistoryFilter, HistoryOptions, Placement, Position, Recovered, RecoveryBounds,
+    Since, StreamCounts, Streams, Version,
 };
 
 use std::hash::{BuildHasher, Hasher};
