@@ -12,14 +12,14 @@
 //! |---|---|
 //! | the oldest entry | there are more than `history_size`, at a publication |
 //! | all entries | `history_ttl` after the newest publication; [`Streams::remove`] |
-//! | the stream: its next use finds a new epoch | `history_meta_ttl` after its last use, but never while somebody subscribes |
+//! | the position: the next use begins a new epoch | `history_meta_ttl` after the last; not while somebody subscribes |
 //!
 //! # When there is no room
 //!
 //! Entries, names and records together take at most `bytes_max`. For what is new, room is made:
 //! the stream that was published to least recently loses its oldest entries, then the next one;
 //! positions stay. Streams without entries and subscribers are forgotten instead, least recently
-//! used first, while they alone take more than a quarter of `bytes_max`, or when no entries are left: so
+//! used first, while they take more than a quarter of `bytes_max`, or when no entries are left: so
 //! names that are used once cannot displace what is kept for others, nor pile up. The records of
 //! channels with subscribers cannot go: a shard whose channels need more than `bytes_max` for them
 //! keeps nothing. A publication that does not fit into `bytes_max` alone is not kept, and neither

@@ -22,6 +22,9 @@ const RECORD_BYTES: usize = SLOT_BYTES + 128;
 /// rest of that push but for the channel's name (48).
 const ENTRY_BYTES: usize = 160;
 
+/// What the queue of a stream that keeps anything costs beside that: it begins with four handles.
+const QUEUE_BYTES: usize = 64;
+
 /// What a version costs beside the text of its epoch.
 const VERSION_BYTES: usize = 64;
 
@@ -92,7 +95,8 @@ impl Stream {
 
     /// Bytes of the record and the entries.
     pub(super) fn cost_bytes(&self) -> usize {
-        self.record_bytes() + self.entries_bytes
+        let queue = if self.entries.is_empty() { 0 } else { QUEUE_BYTES };
+        self.record_bytes() + queue + self.entries_bytes
     }
 
     fn entry_bytes(&self, entry: &Bytes) -> usize {
@@ -162,7 +166,7 @@ impl Stream {
         let position = self.position();
         let entry = encode(position);
         let bytes = self.entry_bytes(&entry);
-        if options.size == 0 || self.record_bytes() + bytes > bytes_max {
+        if options.size == 0 || self.record_bytes() + QUEUE_BYTES + bytes > bytes_max {
             self.clear();
             return position;
         }

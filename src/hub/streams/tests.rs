@@ -212,7 +212,9 @@ fn history_is_read_from_both_ends() {
         since: since.map(|offset| Since { offset, epoch: &epoch }),
         reverse,
     };
-    let cases: &[(Option<usize>, Option<u64>, bool, &[&str])] = &[
+    /// Limit, since, reverse, and what is read.
+    type Case = (Option<usize>, Option<u64>, bool, &'static [&'static str]);
+    let cases: &[Case] = &[
         (None, None, false, &["2 b", "3 c", "4 d"]),
         (Some(2), None, false, &["2 b", "3 c"]),
         (Some(2), None, true, &["4 d", "3 c"]),
@@ -388,7 +390,7 @@ fn when_full_the_least_recently_published_loses_its_oldest() {
     assert_eq!(bench.position("a").epoch, away.epoch);
     let counts = bench.streams.counts();
     assert_eq!((counts.entries_evicted, counts.streams_evicted), (3, 0));
-    assert_eq!(counts.bytes, room);
+    assert_eq!(counts.bytes, cost("a", &["1"; 4]) + cost("b", &[]));
 }
 
 #[test]

@@ -120,8 +120,14 @@ impl Plain {
     }
 
     fn bytes(&self) -> usize {
-        let entry = cost("", &[""]) - cost("", &[]) + CHANNELS[self.channel].len();
-        self.record_bytes() + self.kept.iter().map(|(_, text)| entry + text.len()).sum::<usize>()
+        if self.kept.is_empty() {
+            return self.record_bytes();
+        }
+        let entry = cost("", &["", ""]) - cost("", &[""]);
+        let queue = cost("", &[""]) - cost("", &[]) - entry;
+        let entry = entry + CHANNELS[self.channel].len();
+        let entries: usize = self.kept.iter().map(|(_, text)| entry + text.len()).sum();
+        self.record_bytes() + queue + entries
     }
 
     fn is_idle(&self) -> bool {
