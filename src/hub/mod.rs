@@ -1,5 +1,5 @@
 //! Publish and subscribe, and leases. PURE: `home` is the truth of channels and users, `leases` of
-//! devices, `local` is who of mine gets it.
+//! devices, `streams` of what was published, `local` is who of mine gets it.
 
 mod channel;
 mod congestion;
