@@ -5,6 +5,7 @@ mod home;
 mod leases;
 mod local;
 mod messages;
+mod pattern;
 
 pub use home::{Congestion, Home};
 pub use leases::{
@@ -15,6 +16,7 @@ pub use messages::{
     Broadcast, ConnRef, Format, FromHome, HomeAnswer, LocalId, Publication, Published, ReplyTo,
     ShardId, SubRef, ToHome,
 };
+pub use pattern::ChannelPattern;
 
 use std::hash::{BuildHasher, Hasher};
 
