@@ -79,7 +79,7 @@ fn frames() -> Duration {
     let spent = Arc::new(AtomicU64::new(0));
     let sum = Arc::clone(&spent);
     pair(move |me, mut ports| {
-        let published = Arc::new(Published { sequence: 1, frames: [None, None] });
+        let published = Arc::new(published());
         for round in 0..FRAMES / BATCH {
             let mine = 2 * round as usize + me;
             while turn.load(Ordering::Acquire) != mine {
@@ -120,7 +120,7 @@ fn wakes() -> (Duration, Duration) {
                 address
             }
         };
-        let frame = Arc::new(Published { sequence: 1, frames: [None, None] });
+        let frame = Arc::new(published());
         for turn in 0..WAKES {
             if turn % 2 == me as u32 {
                 assert!(ports.push(other, message(&frame)).is_ok(), "the link has room");
@@ -153,6 +153,18 @@ fn report(name: &str, unit: &str, per: impl Fn() -> f64) {
     values.sort_by(f64::total_cmp);
     let (low, middle, high) = (values[0], values[ROUNDS / 2], values[ROUNDS - 1]);
     println!("{name}: {middle:.1} {unit} [{low:.1}-{high:.1}]");
+}
+
+/// A publication without any bytes: what is measured is the link.
+fn published() -> Published {
+    Published {
+        kind: Kind::Publication,
+        sequence: 1,
+        position: None,
+        frames: [None, None],
+        data: Bytes::new(),
+        key: None,
+    }
 }
 
 fn main() {

@@ -61,6 +61,12 @@ pub const WAKE_REPORTED_MS: u64 = 60_000;
 /// Lookups of device tokens by the backend that one shard waits for; the next one is told 503.
 pub const LOOKUPS_IN_FLIGHT_MAX: usize = 4_096;
 
+/// Commands of one batch of the HTTP API.
+pub const BATCH_COMMANDS_MAX: usize = 10_000;
+
+/// Bytes of an idempotency key or a version's epoch, which outlive their publication.
+pub const PUBLICATION_KEY_BYTES_MAX: usize = 255;
+
 /// Watchers of one page of a list.
 pub const WATCHERS_PER_PAGE_MAX: usize = 1_000;
 

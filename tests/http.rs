@@ -74,6 +74,10 @@ fn what_is_wrong_is_said_in_json() {
         assert_eq!(server.api("publish", &body)["error"]["code"], code, "{body}");
     }
     assert_eq!(server.api("presence", &json!({"channel": "c"}))["error"]["code"], 108);
+    let transport = format!("{key}X-Centrifugo-Error-Mode: transport\r\n");
+    let response =
+        Connection::open(server.address).request("POST", "/api/publish", &transport, "{}");
+    assert_eq!((response.status, &response.json()["code"]), (400, &json!(107)));
     for headers in [format!("Authorization: apikey {}\r\n", server.api_key), key.clone()] {
         let response =
             Connection::open(server.address).request("POST", "/api/publish", &headers, good);

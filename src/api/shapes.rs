@@ -1,38 +1,13 @@
-//! Requests and responses of the HTTP API (centrifugal.dev `docs/server/server_api.md`).
+//! Responses of the HTTP API in Centrifugo's shapes (centrifugal.dev `docs/server/server_api.md`).
 //!
-//! As in Centrifugo, what is wrong with a request as HTTP has an HTTP status of its own; what is
-//! wrong with what it asks for comes with status 200 and an `error`.
+//! What is wrong with a request as HTTP has an HTTP status of its own; what is wrong with what it
+//! asks for comes as its [`ErrorMode`] has it. Fields with a zero value are left out where
+//! Centrifugo leaves them out (centrifugo `internal/apiproto/generate_tags.sh` lists the others).
 
-use std::collections::BTreeMap;
+use serde::Serialize;
 
-use bytes::Bytes;
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
-
-use crate::auth::keys_match;
-use crate::protocol::centrifuge::{one_line, present};
+use super::reply::{ConnectionInfo, HistoryResult, PresenceStats, PublishResult, Reply};
 use crate::protocol::{ErrorCode, Name};
-
-/// What a backend asks for.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Call {
-    /// Publish to one channel. Response: [`publish_response`].
-    Publish {
-        /// The channel.
-        channel: Name,
-        /// The payload, as JSON without newlines.
-        data: Bytes,
-    },
-    /// Publish the same to several channels. Response: [`broadcast_response`].
-    Broadcast {
-        /// The channels, at least one; a channel may stand there twice.
-        channels: Vec<Name>,
-        /// The payload, as JSON without newlines.
-        data: Bytes,
-    },
-    /// Describe the node. Response: [`info_response`].
-    Info,
-}
 
 /// The whole response to a request that is not to be executed.
 #[derive(Debug, PartialEq, Eq)]
@@ -41,6 +16,40 @@ pub struct ApiError {
     pub status: u16,
     /// The body, as JSON.
     pub body: Vec<u8>,
+}
+
+/// How a backend is told that its call failed (`http_api.error_mode`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ErrorMode {
+    /// With status 200 and a body `{"error":{..}}`. Only an overload (111) has status 503, so that
+    /// whoever stands between stops too.
+    #[default]
+    Body,
+    /// With a status that fits the error, and the error alone as the body.
+    Transport,
+}
+
+impl ErrorMode {
+    /// The mode of one request: `Transport` if the header `X-Centrifugo-Error-Mode` asks for it,
+    /// otherwise the configured one.
+    pub fn of_request(self, header: Option<&[u8]>) -> Self {
+        if header == Some(b"transport") { Self::Transport } else { self }
+    }
+
+    /// The status of an error (centrifugo `MapErrorToHTTPCode`). What Centrifugo's API never answers
+    /// is 400: an error that is not ours must not look like one.
+    fn status(self, error: ErrorCode) -> u16 {
+        match (self, error.code) {
+            (Self::Body, 111) => 503,
+            (Self::Body, _) => 200,
+            (Self::Transport, 100) => 500,
+            (Self::Transport, 102 | 104) => 404,
+            (Self::Transport, 111) => 429,
+            (Self::Transport, 112) => 416,
+            (Self::Transport, 113) => 409,
+            (Self::Transport, _) => 400,
+        }
+    }
 }
 
 /// What became of one publication.
@@ -52,415 +61,427 @@ pub enum Outcome {
     Failed(ErrorCode),
 }
 
-/// A node, in the shape of Centrifugo's `NodeResult` and with its shards.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct NodeInfo {
-    /// Unique among nodes and starts.
-    pub uid: String,
-    /// What the operator calls it.
-    pub name: String,
-    /// The server's version.
-    pub version: String,
-    /// Connections.
-    pub num_clients: u64,
-    /// Users with a connection; all anonymous connections are one.
-    pub num_users: u64,
-    /// Subscriptions.
-    pub num_subs: u64,
-    /// Channels with a subscription.
-    pub num_channels: u64,
-    /// Seconds since the start.
-    #[serde(rename = "uptime")]
-    pub uptime_s: u64,
-    /// Measurements by name.
-    pub metrics: NodeMetrics,
-    /// The process.
-    pub process: ProcessStats,
-    /// The node's shards, in their order.
-    pub shards: Vec<ShardInfo>,
-}
-
-/// Measurements of a node.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct NodeMetrics {
-    /// Seconds over which they were taken; 0 where they count from the start.
-    #[serde(rename = "interval")]
-    pub interval_s: f64,
-    /// The values, each finite.
-    pub items: BTreeMap<String, f64>,
-}
-
-/// What a node's process uses.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct ProcessStats {
-    /// Percent of one CPU.
-    #[serde(rename = "cpu")]
-    pub cpu_percent: f64,
-    /// Bytes of resident memory.
-    #[serde(rename = "rss")]
-    pub rss_bytes: u64,
-}
-
-/// One shard of a node.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct ShardInfo {
-    /// Connections of the shard.
-    pub num_clients: u64,
-    /// Their subscriptions.
-    pub num_subs: u64,
-    /// Channels whose home the shard is.
-    pub num_channels: u64,
-}
-
-/// The fields of publish and broadcast requests that decide. Unknown ones are accepted.
-///
-/// `skip_history` and `delta` are accepted and change nothing: there is no history to keep a
-/// publication out of, and delta is an offer that a server need not take.
-#[derive(Deserialize)]
-struct PublishRequest<'a> {
-    channel: Option<String>,
-    channels: Option<Vec<String>>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    data: Option<&'a RawValue>,
-    b64data: Option<String>,
-    idempotency_key: Option<String>,
-    tags: Option<BTreeMap<String, String>>,
-}
-
-/// Methods of Centrifugo that this server does not have.
-const UNAVAILABLE: &[&str] = &[
-    "subscribe",
-    "unsubscribe",
-    "disconnect",
-    "presence",
-    "presence_stats",
-    "history",
-    "history_remove",
-    "rpc",
-    "refresh",
-    "channels",
-];
-
-/// Parses a request; `path` is like `/api/publish`, without a query.
-///
-/// # Errors
-/// The whole response: 404 for an unknown method (also for `POST /api` with the method in the body,
-/// which Centrifugo keeps for old clients only, and for `batch`), 405 for anything but POST, 400
-/// with a text that says where for a body that is not the right JSON, and 200 with an error 107 or
-/// 108 for what cannot be done.
-pub fn parse(
-    method: &str,
-    path: &str,
-    body: &[u8],
-    channel_bytes_max: usize,
-) -> Result<Call, ApiError> {
-    let name = path.strip_prefix("/api/").unwrap_or_default();
-    let known = matches!(name, "publish" | "broadcast" | "info");
-    if !known && !UNAVAILABLE.contains(&name) {
-        return Err(transport_error(404, "no such API method"));
-    }
-    if method != "POST" {
-        return Err(transport_error(405, "API methods are called with POST"));
-    }
-    if !known {
-        return Err(refused(ErrorCode::NOT_AVAILABLE));
-    }
-    if name == "info" {
-        return Ok(Call::Info);
-    }
-    let request: PublishRequest<'_> = parse_body(body)?;
-    if is_given(&request.b64data)
-        || is_given(&request.idempotency_key)
-        || request.tags.is_some_and(|tags| !tags.is_empty())
-    {
-        // Clients would miss the tags, or see a publication twice: said rather than ignored.
-        return Err(refused(ErrorCode::NOT_AVAILABLE));
-    }
-    let bad_request = || refused(ErrorCode::BAD_REQUEST);
-    let data = one_line(request.data.ok_or_else(bad_request)?);
-    let named = |channel: String| {
-        if channel.is_empty() || channel.len() > channel_bytes_max {
-            return Err(bad_request());
-        }
-        Ok(Name::from(channel))
-    };
-    if name == "publish" {
-        let channel = named(request.channel.unwrap_or_default())?;
-        return Ok(Call::Publish { channel, data });
-    }
-    let channels = request.channels.unwrap_or_default();
-    if channels.is_empty() {
-        return Err(bad_request());
-    }
-    let channels = channels.into_iter().map(named).collect::<Result<_, _>>()?;
-    Ok(Call::Broadcast { channels, data })
-}
-
-/// Reads the body of a request.
-pub(super) fn parse_body<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ApiError> {
-    let body = std::str::from_utf8(body)
-        .map_err(|error| transport_error(400, &format!("the body is not UTF-8: {error}")))?;
-    // serde would take an array for the struct, by position.
-    if body.trim_ascii_start().starts_with('[') {
-        return Err(transport_error(400, "the body is not a JSON object"));
-    }
-    serde_json::from_str(body)
-        .map_err(|error| transport_error(400, &format!("the body is not a valid request: {error}")))
-}
-
-fn is_given(value: &Option<String>) -> bool {
-    value.as_ref().is_some_and(|value| !value.is_empty())
-}
-
-/// Whether a request carries the API key: as `X-API-Key`, as `Authorization: apikey K`, or as
-/// `api_key` of the query.
-///
-/// As in Centrifugo an `X-API-Key` hides the `Authorization`, and the query counts beside both. It
-/// is compared as it stands: a key of letters, digits, `-`, `.`, `_` and `~` needs no escapes. An
-/// empty key authorizes nobody.
-pub fn authorized(
-    key: &str,
-    x_api_key: Option<&[u8]>,
-    authorization: Option<&[u8]>,
-    query: Option<&str>,
-) -> bool {
-    let by_header = match (x_api_key.filter(|given| !given.is_empty()), authorization) {
-        (Some(given), _) => keys_match(key, given),
-        (None, Some(given)) => api_key(given).is_some_and(|given| keys_match(key, given)),
-        (None, None) => false,
-    };
-    let mut pairs = query.unwrap_or_default().split('&');
-    by_header
-        || pairs
-            .find_map(|pair| pair.strip_prefix("api_key="))
-            .is_some_and(|given| keys_match(key, given.as_bytes()))
-}
-
-/// The key of `apikey K`.
-fn api_key(authorization: &[u8]) -> Option<&[u8]> {
-    let (scheme, given) = authorization.trim_ascii().split_at_checked("apikey".len())?;
-    (scheme.eq_ignore_ascii_case(b"apikey") && given.first()?.is_ascii_whitespace())
-        .then(|| given.trim_ascii_start())
-}
-
-#[derive(Serialize)]
-struct ErrorBody<'a> {
-    code: u16,
-    message: &'a str,
-}
-
-impl From<ErrorCode> for ErrorBody<'static> {
-    fn from(error: ErrorCode) -> Self {
-        Self { code: error.code, message: error.message }
-    }
-}
-
-/// `{"result":..}` or `{"error":{"code":..,"message":..}}`.
-#[derive(Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Response<'a, T> {
-    Result(T),
-    Error(ErrorBody<'a>),
-}
-
-#[derive(Serialize)]
-struct Empty {}
-
-impl From<Outcome> for Response<'static, Empty> {
-    fn from(outcome: Outcome) -> Self {
-        match outcome {
-            Outcome::Published => Self::Result(Empty {}),
-            Outcome::Failed(code) => Self::Error(code.into()),
+impl Outcome {
+    /// The same for a channel without a history.
+    pub fn result(self) -> Result<PublishResult, ErrorCode> {
+        match self {
+            Self::Published => Ok(PublishResult::default()),
+            Self::Failed(error) => Err(error),
         }
     }
 }
 
-/// The body of the response to [`Call::Publish`], with status 200. Without a history there is no
-/// `offset` and no `epoch`.
-pub fn publish_response(outcome: Outcome) -> Vec<u8> {
-    encode(&Response::from(outcome))
-}
-
-/// The body of the response to [`Call::Broadcast`], with status 200: one outcome per channel, in
-/// the order of the request.
-pub fn broadcast_response(outcomes: &[Outcome]) -> Vec<u8> {
-    #[derive(Serialize)]
-    struct Broadcast {
-        responses: Vec<Response<'static, Empty>>,
-    }
-    let responses = outcomes.iter().copied().map(Response::from).collect();
-    encode(&Response::Result(Broadcast { responses }))
-}
-
-/// The body of the response to [`Call::Info`], with status 200.
-pub fn info_response(node: &NodeInfo) -> Vec<u8> {
-    #[derive(Serialize)]
-    struct Info<'a> {
-        nodes: [&'a NodeInfo; 1],
-    }
-    encode(&Response::Result(Info { nodes: [node] }))
+/// The status and body of the response to a call: `{"result":..}`, for a batch `{"replies":[..]}`.
+/// Inside a broadcast or a batch errors stay in the body in both modes, as they do in Centrifugo.
+pub fn response(mode: ErrorMode, outcome: &Result<Reply, ErrorCode>) -> (u16, Vec<u8>) {
+    let mut out = Vec::with_capacity(64);
+    let status = match outcome {
+        Ok(Reply::Batch(replies)) => {
+            write_replies(&mut out, replies);
+            200
+        }
+        Ok(reply) => {
+            out.extend_from_slice(b"{\"result\":");
+            write_reply(&mut out, reply);
+            out.push(b'}');
+            200
+        }
+        Err(error) => {
+            match mode {
+                ErrorMode::Body => write_error(&mut out, *error),
+                ErrorMode::Transport => write_json(&mut out, &ErrorBody::from(*error)),
+            }
+            mode.status(*error)
+        }
+    };
+    (status, out)
 }
 
 /// The body that says `message` to a person, for statuses other than 200: `{"error":{..}}` with the
-/// status as its code.
+/// status as its code, in both modes.
 pub fn error_response(status: u16, message: &str) -> Vec<u8> {
-    encode(&Response::<Empty>::Error(ErrorBody { code: status, message }))
+    encode(&ErrorResponse { error: ErrorBody { code: status, message, temporary: false } })
 }
 
 pub(super) fn transport_error(status: u16, message: &str) -> ApiError {
     ApiError { status, body: error_response(status, message) }
 }
 
-pub(super) fn refused(code: ErrorCode) -> ApiError {
-    ApiError { status: 200, body: publish_response(Outcome::Failed(code)) }
+pub(super) fn refused_as(mode: ErrorMode, error: ErrorCode) -> ApiError {
+    let (status, body) = response(mode, &Err(error));
+    ApiError { status, body }
+}
+
+pub(super) fn refused(error: ErrorCode) -> ApiError {
+    refused_as(ErrorMode::Body, error)
 }
 
 pub(super) fn encode(value: &impl Serialize) -> Vec<u8> {
-    serde_json::to_vec(value).expect("the keys of these types are strings")
+    let mut out = Vec::with_capacity(64);
+    write_json(&mut out, value);
+    out
+}
+
+#[derive(Serialize)]
+struct ErrorBody<'a> {
+    code: u16,
+    message: &'a str,
+    /// The same call may succeed later.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    temporary: bool,
+}
+
+impl From<ErrorCode> for ErrorBody<'static> {
+    fn from(ErrorCode { code, message, temporary }: ErrorCode) -> Self {
+        Self { code, message, temporary }
+    }
+}
+
+#[derive(Serialize)]
+struct ErrorResponse<'a> {
+    error: ErrorBody<'a>,
+}
+
+fn write_error(out: &mut Vec<u8>, error: ErrorCode) {
+    write_json(out, &ErrorResponse { error: error.into() });
+}
+
+fn write_replies(out: &mut Vec<u8>, replies: &[Result<Reply, ErrorCode>]) {
+    out.extend_from_slice(b"{\"replies\":");
+    write_list(out, b"[]", replies, |out, reply| match reply {
+        Ok(reply) => {
+            out.extend_from_slice(b"{\"");
+            out.extend_from_slice(reply.method().as_bytes());
+            out.extend_from_slice(b"\":");
+            write_reply(out, reply);
+            out.push(b'}');
+        }
+        Err(error) => write_error(out, *error),
+    });
+    out.push(b'}');
+}
+
+/// What stands behind `"result":`, or behind the method in a batch.
+fn write_reply(out: &mut Vec<u8>, reply: &Reply) {
+    match reply {
+        Reply::Publish(result) => write_publish(out, result),
+        Reply::Broadcast(outcomes) => write_broadcast(out, outcomes),
+        Reply::Batch(replies) => write_replies(out, replies),
+        Reply::Subscribe
+        | Reply::Unsubscribe
+        | Reply::Disconnect
+        | Reply::Refresh
+        | Reply::HistoryRemove => out.extend_from_slice(b"{}"),
+        Reply::Presence(clients) => {
+            out.extend_from_slice(b"{\"presence\":");
+            write_list(out, b"{}", clients, |out, (client, info)| {
+                write_key(out, client);
+                out.extend_from_slice(info);
+            });
+            out.push(b'}');
+        }
+        Reply::PresenceStats(PresenceStats { num_clients, num_users }) => {
+            let stats = format!(r#"{{"num_clients":{num_clients},"num_users":{num_users}}}"#);
+            out.extend_from_slice(stats.as_bytes());
+        }
+        Reply::History(page) => write_history(out, page),
+        Reply::Channels(channels) => {
+            out.extend_from_slice(b"{\"channels\":");
+            write_list(out, b"{}", channels, |out, (channel, num_clients)| {
+                write_key(out, channel);
+                out.extend_from_slice(format!(r#"{{"num_clients":{num_clients}}}"#).as_bytes());
+            });
+            out.push(b'}');
+        }
+        Reply::Connections(connections) => {
+            out.extend_from_slice(b"{\"connections\":");
+            write_list(out, b"{}", connections, |out, connection| {
+                write_key(out, &connection.client);
+                write_connection(out, connection);
+            });
+            out.push(b'}');
+        }
+        Reply::Info(node) => {
+            out.extend_from_slice(b"{\"nodes\":[");
+            write_json(out, node);
+            out.extend_from_slice(b"]}");
+        }
+    }
+}
+
+fn write_publish(out: &mut Vec<u8>, result: &PublishResult) {
+    #[derive(Serialize)]
+    struct Published<'a> {
+        #[serde(skip_serializing_if = "is_zero")]
+        offset: u64,
+        #[serde(skip_serializing_if = "str::is_empty")]
+        epoch: &'a str,
+    }
+    write_json(out, &Published { offset: result.offset, epoch: &result.epoch });
+}
+
+fn write_broadcast(out: &mut Vec<u8>, outcomes: &[Result<PublishResult, ErrorCode>]) {
+    out.extend_from_slice(b"{\"responses\":");
+    write_list(out, b"[]", outcomes, |out, outcome| match outcome {
+        Ok(result) => {
+            out.extend_from_slice(b"{\"result\":");
+            write_publish(out, result);
+            out.push(b'}');
+        }
+        Err(error) => write_error(out, *error),
+    });
+    out.push(b'}');
+}
+
+fn write_history(out: &mut Vec<u8>, page: &HistoryResult) {
+    out.extend_from_slice(b"{\"publications\":");
+    write_list(out, b"[]", &page.publications, |out, publication| {
+        out.extend_from_slice(publication);
+    });
+    out.extend_from_slice(b",\"epoch\":");
+    write_json(out, &*page.epoch);
+    out.extend_from_slice(format!(",\"offset\":{}}}", page.offset).as_bytes());
+}
+
+fn write_connection(out: &mut Vec<u8>, connection: &ConnectionInfo) {
+    /// The fields in front of the state, whose `meta` is encoded already.
+    #[derive(Serialize)]
+    struct Head<'a> {
+        #[serde(skip_serializing_if = "str::is_empty")]
+        app_name: &'a str,
+        #[serde(skip_serializing_if = "str::is_empty")]
+        app_version: &'a str,
+        transport: &'a str,
+        protocol: &'a str,
+        user: &'a str,
+    }
+    #[derive(Serialize)]
+    struct Token<'a> {
+        #[serde(skip_serializing_if = "str::is_empty")]
+        uid: &'a str,
+        #[serde(skip_serializing_if = "is_zero")]
+        issued_at: u64,
+    }
+    let ConnectionInfo { app_name, app_version, transport, protocol, user, .. } = connection;
+    write_json(out, &Head { app_name, app_version, transport, protocol, user });
+    // The state goes in front of the brace that closes the head.
+    out.pop();
+    let connected_at = connection.connected_at_unix_s;
+    out.extend_from_slice(format!(r#","state":{{"connected_at":{connected_at}"#).as_bytes());
+    if !connection.channels.is_empty() {
+        out.extend_from_slice(b",\"channels\":");
+        write_list(out, b"{}", &connection.channels, |out, channel| {
+            write_key(out, channel);
+            out.extend_from_slice(b"{}");
+        });
+    }
+    if let Some(token) = &connection.connection_token {
+        out.extend_from_slice(b",\"connection_token\":");
+        write_json(out, &Token { uid: &token.uid, issued_at: token.issued_at_unix_s });
+    }
+    if let Some(meta) = &connection.meta {
+        out.extend_from_slice(b",\"meta\":");
+        out.extend_from_slice(meta);
+    }
+    out.extend_from_slice(b"}}");
+}
+
+/// Writes items between `brackets` and with commas between them.
+fn write_list<I: IntoIterator>(
+    out: &mut Vec<u8>,
+    brackets: &[u8; 2],
+    items: I,
+    write: impl Fn(&mut Vec<u8>, I::Item),
+) {
+    out.push(brackets[0]);
+    for (index, item) in items.into_iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        write(out, item);
+    }
+    out.push(brackets[1]);
+}
+
+fn write_key(out: &mut Vec<u8>, key: &Name) {
+    write_json(out, &**key);
+    out.push(b':');
+}
+
+fn write_json<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
+    serde_json::to_writer(out, value)
+        .expect("writing to memory cannot fail, and the keys of these types are strings");
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(value: &u64) -> bool {
+    *value == 0
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use bytes::Bytes;
+
     use super::*;
+    use crate::api::{NodeInfo, NodeMetrics, ProcessStats, ShardInfo, TokenInfo};
 
-    fn post(path: &str, body: &str) -> Result<Call, ApiError> {
-        parse("POST", path, body.as_bytes(), 10)
+    fn body(outcome: Result<Reply, ErrorCode>) -> String {
+        let (status, body) = response(ErrorMode::Body, &outcome);
+        assert_eq!(status, if outcome.is_err_and(|e| e.code == 111) { 503 } else { 200 });
+        String::from_utf8(body).unwrap()
     }
 
-    fn status(result: Result<Call, ApiError>) -> (u16, u16) {
-        let error = result.unwrap_err();
-        let body: serde_json::Value = serde_json::from_slice(&error.body).unwrap();
-        assert!(!body["error"]["message"].as_str().unwrap().is_empty());
-        (error.status, body["error"]["code"].as_u64().unwrap() as u16)
+    fn published(offset: u64, epoch: &str) -> PublishResult {
+        PublishResult { offset, epoch: epoch.into() }
     }
 
-    fn text(bytes: Vec<u8>) -> String {
-        String::from_utf8(bytes).unwrap()
-    }
+    const UNKNOWN: &str = r#"{"error":{"code":102,"message":"unknown channel"}}"#;
 
-    #[test]
-    fn calls_are_parsed_as_official_libraries_send_them() {
-        let publish = |data: &'static str| Call::Publish {
-            channel: "news".into(),
-            data: Bytes::from_static(data.as_bytes()),
+    fn connections() -> Reply {
+        let least = ConnectionInfo {
+            client: "c-1".into(),
+            user: "".into(),
+            app_name: "".into(),
+            app_version: "".into(),
+            transport: "websocket",
+            protocol: "json",
+            connected_at_unix_s: 5,
+            channels: Vec::new(),
+            connection_token: None,
+            meta: None,
         };
-        for (body, data) in [
-            (r#"{"channel":"news","data":{"a": 1}}"#, r#"{"a": 1}"#),
-            (r#"{"channel": "news", "data": "x", "skip_history": true, "delta": true}"#, "\"x\""),
-            (r#"{"channel":"n\u0065ws","data":null,"tags":{},"b64data":""}"#, "null"),
-            ("{\"channel\":\"news\",\n \"data\":[1,\r\n2],\n\"future\":[]}", "[1,  2]"),
-        ] {
-            assert_eq!(post("/api/publish", body), Ok(publish(data)), "{body}");
-        }
-        assert_eq!(
-            post("/api/broadcast", r#"{"channels":["a","b","a"],"data":1}"#),
-            Ok(Call::Broadcast {
-                channels: vec!["a".into(), "b".into(), "a".into()],
-                data: Bytes::from_static(b"1")
-            })
-        );
-        for body in ["", "{}"] {
-            assert_eq!(post("/api/info", body), Ok(Call::Info));
-        }
-    }
-
-    #[test]
-    fn what_is_no_request_has_a_status_of_its_own() {
-        for path in ["/api", "/api/", "/api/batch", "/api/nothing", "/", "", "/publish"] {
-            assert_eq!(status(post(path, r#"{"method":"publish","params":{}}"#)), (404, 404));
-        }
-        for method in ["GET", "PUT", "post"] {
-            assert_eq!(status(parse(method, "/api/publish", b"{}", 10)), (405, 405));
-            assert_eq!(status(parse(method, "/api/info", b"", 10)), (405, 405));
-            assert_eq!(status(parse(method, "/api/history", b"", 10)), (405, 405));
-        }
-        for body in [
-            "",
-            "{",
-            "[]",
-            " [\"a\"]",
-            "7",
-            "{} {}",
-            r#"{"channel":7,"data":1}"#,
-            r#"{"channel":"a","data":}"#,
-            r#"{"channel":"a","data":{"b":tru}}"#,
-            r#"{"channels":"a","data":1}"#,
-            r#"{"channel":"a","channel":"b","data":1}"#,
-        ] {
-            assert_eq!(status(post("/api/publish", body)), (400, 400), "{body}");
-        }
-        assert_eq!(
-            status(parse("POST", "/api/publish", b"{\"channel\":\"\xff\"}", 10)),
-            (400, 400)
-        );
-        let error = post("/api/publish", "{\"channel\":7}").unwrap_err();
-        assert!(text(error.body).contains("expected a string at line 1 column 12"));
-    }
-
-    #[test]
-    fn what_cannot_be_done_is_an_error_with_status_200() {
-        for (path, body, code) in [
-            ("publish", r#"{}"#, 107),
-            ("publish", r#"{"channel":"a"}"#, 107),
-            ("publish", r#"{"data":1}"#, 107),
-            ("publish", r#"{"channel":"","data":1}"#, 107),
-            ("publish", r#"{"channel":"12345678901","data":1}"#, 107),
-            ("publish", r#"{"channel":"a","b64data":"eA=="}"#, 108),
-            ("publish", r#"{"channel":"a","data":1,"tags":{"a":"b"}}"#, 108),
-            ("publish", r#"{"channel":"a","data":1,"idempotency_key":"k"}"#, 108),
-            ("broadcast", r#"{"data":1}"#, 107),
-            ("broadcast", r#"{"channels":[],"data":1}"#, 107),
-            ("broadcast", r#"{"channels":["a"]}"#, 107),
-            ("broadcast", r#"{"channels":["a",""],"data":1}"#, 107),
-            ("broadcast", r#"{"channels":["a","12345678901"],"data":1}"#, 107),
-            ("history", r#"{"channel":"a"}"#, 108),
-            ("disconnect", r#"{"user":"a"}"#, 108),
-        ] {
-            assert_eq!(status(post(&format!("/api/{path}"), body)), (200, code), "{path} {body}");
-        }
-    }
-
-    #[test]
-    fn the_key_is_taken_from_three_places() {
-        let key = "k-1";
-        let ok = |x: Option<&str>, auth: Option<&str>, query: Option<&str>| {
-            authorized(key, x.map(str::as_bytes), auth.map(str::as_bytes), query)
+        let full = ConnectionInfo {
+            client: "c-2".into(),
+            user: "u\"".into(),
+            app_name: "js".into(),
+            app_version: "2".into(),
+            channels: vec!["b".into(), "a\n".into()],
+            connection_token: Some(TokenInfo { uid: "t".into(), issued_at_unix_s: 0 }),
+            meta: Some(Bytes::from_static(b"{\"m\":1}")),
+            ..least.clone()
         };
-        assert!(ok(Some("k-1"), None, None));
-        assert!(ok(Some("k-1"), Some("apikey wrong"), Some("api_key=wrong")));
-        assert!(ok(None, Some("apikey k-1"), None));
-        assert!(ok(Some(""), Some("ApiKey  k-1"), None));
-        assert!(ok(None, None, Some("api_key=k-1")));
-        assert!(ok(Some("wrong"), None, Some("a=b&api_key=k-1")));
+        Reply::Connections(vec![least, full])
+    }
 
-        assert!(!ok(None, None, None));
-        assert!(!ok(Some("k-2"), None, None));
-        assert!(!ok(Some("wrong"), Some("apikey k-1"), None));
-        for auth in ["", "apikey", "apikey ", "apikeyk-1", "Bearer k-1", "k-1", "apikey k-1 x"] {
-            assert!(!ok(None, Some(auth), None), "{auth}");
-        }
-        for query in ["", "api_key", "api_key=", "xapi_key=k-1", "api_key=k-2&api_key=k-1"] {
-            assert!(!ok(None, None, Some(query)), "{query}");
-        }
-        for none in [None, Some(&b""[..])] {
-            assert!(!authorized("", none, Some(b"apikey "), Some("api_key=")));
+    #[test]
+    fn results_have_the_shape_of_centrifugos() {
+        let history = |publications: &[&'static [u8]], offset, epoch: &str| {
+            let publications = publications.iter().copied().map(Bytes::from_static).collect();
+            Reply::History(HistoryResult { publications, offset, epoch: epoch.into() })
+        };
+        let clients = [("c2", r#"{"user":"","client":"c2"}"#), ("c1", r#"{"user":"u"}"#)];
+        let clients =
+            clients.map(|(id, info)| (Name::from(id), Bytes::from_static(info.as_bytes())));
+        let channels = BTreeMap::from([(Name::from("b"), 2), (Name::from("a\""), 1)]);
+        for (reply, result) in [
+            (Reply::Publish(published(0, "")), "{}"),
+            (Reply::Publish(published(3, "e")), r#"{"offset":3,"epoch":"e"}"#),
+            (Reply::Subscribe, "{}"),
+            (Reply::Unsubscribe, "{}"),
+            (Reply::Disconnect, "{}"),
+            (Reply::Refresh, "{}"),
+            (Reply::HistoryRemove, "{}"),
+            (Reply::Presence(Vec::new()), r#"{"presence":{}}"#),
+            (
+                Reply::Presence(clients.to_vec()),
+                r#"{"presence":{"c2":{"user":"","client":"c2"},"c1":{"user":"u"}}}"#,
+            ),
+            (
+                Reply::PresenceStats(PresenceStats { num_clients: 0, num_users: 0 }),
+                r#"{"num_clients":0,"num_users":0}"#,
+            ),
+            (history(&[], 0, ""), r#"{"publications":[],"epoch":"","offset":0}"#),
+            (
+                history(&[b"{\"data\":1,\"offset\":1}", b"{\"data\":2,\"offset\":2}"], 2, "e"),
+                concat!(
+                    r#"{"publications":[{"data":1,"offset":1},{"data":2,"offset":2}],"#,
+                    r#""epoch":"e","offset":2}"#
+                ),
+            ),
+            (Reply::Channels(BTreeMap::new()), r#"{"channels":{}}"#),
+            (
+                Reply::Channels(channels),
+                r#"{"channels":{"a\"":{"num_clients":1},"b":{"num_clients":2}}}"#,
+            ),
+            (Reply::Connections(Vec::new()), r#"{"connections":{}}"#),
+            (
+                connections(),
+                concat!(
+                    r#"{"connections":{"c-1":{"transport":"websocket","protocol":"json","#,
+                    r#""user":"","state":{"connected_at":5}},"c-2":{"app_name":"js","#,
+                    r#""app_version":"2","transport":"websocket","protocol":"json","#,
+                    r#""user":"u\"","state":{"connected_at":5,"channels":{"b":{},"a\n":{}},"#,
+                    r#""connection_token":{"uid":"t"},"meta":{"m":1}}}}}"#
+                ),
+            ),
+        ] {
+            assert_eq!(body(Ok(reply.clone())), format!(r#"{{"result":{result}}}"#));
+            let method = reply.method();
+            assert_eq!(
+                body(Ok(Reply::Batch(vec![Ok(reply)]))),
+                format!(r#"{{"replies":[{{"{method}":{result}}}]}}"#)
+            );
         }
     }
 
     #[test]
-    fn responses_have_the_shape_of_centrifugos() {
-        let denied = Outcome::Failed(ErrorCode::UNKNOWN_CHANNEL);
-        let error = r#"{"error":{"code":102,"message":"unknown channel"}}"#;
-        assert_eq!(text(publish_response(Outcome::Published)), r#"{"result":{}}"#);
-        assert_eq!(text(publish_response(denied)), error);
-        assert_eq!(
-            text(broadcast_response(&[Outcome::Published, denied])),
-            format!(r#"{{"result":{{"responses":[{{"result":{{}}}},{error}]}}}}"#)
+    fn broadcasts_and_batches_have_an_outcome_each() {
+        let some =
+            vec![Ok(published(1, "e")), Err(ErrorCode::UNKNOWN_CHANNEL), Ok(published(0, ""))];
+        let responses = format!(
+            r#"{{"responses":[{{"result":{{"offset":1,"epoch":"e"}}}},{UNKNOWN},{{"result":{{}}}}]}}"#
         );
+        let broadcast = Reply::Broadcast(some);
+        assert_eq!(body(Ok(broadcast.clone())), format!(r#"{{"result":{responses}}}"#));
+        let batch = Reply::Batch(vec![
+            Ok(Reply::Publish(published(0, ""))),
+            Err(ErrorCode::UNKNOWN_CHANNEL),
+            Ok(broadcast),
+        ]);
+        let replies =
+            format!(r#"{{"replies":[{{"publish":{{}}}},{UNKNOWN},{{"broadcast":{responses}}}]}}"#);
+        assert_eq!(body(Ok(batch.clone())), replies);
+        assert_eq!(response(ErrorMode::Transport, &Ok(batch)), (200, replies.into_bytes()));
+        assert_eq!(body(Ok(Reply::Batch(Vec::new()))), r#"{"replies":[]}"#);
+    }
+
+    #[test]
+    fn errors_come_as_their_mode_has_them() {
+        assert_eq!(body(Err(ErrorCode::UNKNOWN_CHANNEL)), UNKNOWN);
         assert_eq!(
-            text(error_response(401, "no \"key\"")),
-            r#"{"error":{"code":401,"message":"no \"key\""}}"#
+            body(Err(ErrorCode::TOO_MANY_REQUESTS)),
+            r#"{"error":{"code":111,"message":"too many requests","temporary":true}}"#
         );
+        let (status, body) = response(ErrorMode::Transport, &Err(ErrorCode::UNKNOWN_CHANNEL));
+        assert_eq!(status, 404);
+        assert_eq!(body, br#"{"code":102,"message":"unknown channel"}"#);
+        for error in ErrorCode::ALL {
+            let expected = match error.code {
+                100 => 500,
+                102 | 104 => 404,
+                111 => 429,
+                112 => 416,
+                113 => 409,
+                _ => 400,
+            };
+            assert_eq!(response(ErrorMode::Transport, &Err(*error)).0, expected, "{error:?}");
+        }
+        assert_eq!(
+            error_response(401, "no \"key\""),
+            br#"{"error":{"code":401,"message":"no \"key\""}}"#
+        );
+    }
+
+    #[test]
+    fn a_request_may_ask_for_statuses() {
+        for mode in [ErrorMode::Body, ErrorMode::Transport] {
+            assert_eq!(mode.of_request(Some(b"transport")), ErrorMode::Transport);
+            for header in [None, Some(&b"any"[..]), Some(b"")] {
+                assert_eq!(mode.of_request(header), mode);
+            }
+        }
     }
 
     #[test]
@@ -480,7 +501,7 @@ mod tests {
             ..NodeInfo::default()
         };
         assert_eq!(
-            text(info_response(&node)),
+            body(Ok(Reply::Info(Box::new(node)))),
             concat!(
                 r#"{"result":{"nodes":[{"uid":"u","name":"n","version":"1","num_clients":3,"#,
                 r#""num_users":0,"num_subs":0,"num_channels":0,"uptime":9,"#,

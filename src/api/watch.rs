@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::shapes::{ApiError, encode, parse_body, refused, transport_error};
+use super::{
+    parse::parse_body,
+    shapes::{ApiError, encode, refused, transport_error},
+};
 use crate::{
     hub::{WakeOrder, WakeStatus, Watcher},
     limits::{DEVICE_ID_BYTES_MAX, WATCHERS_PER_PAGE_MAX},

@@ -6,16 +6,16 @@ use bytes::Bytes;
 
 use super::Core;
 use crate::{
-    api::shapes::{self, Call, NodeInfo, NodeMetrics, ShardInfo},
+    api::{self, Call, ErrorMode, NodeInfo, NodeMetrics, PublishOptions, Reply, ShardInfo},
     auth::Verdict,
     close::CloseReason,
-    hub::{Broadcast, ConnRef, HomeAnswer, Publication, ReplyTo, ShardId, ToHome},
+    hub::{Broadcast, ConnRef, HomeAnswer, HttpReply, Publication, ReplyTo, ShardId, ToHome},
     limits::REQUESTS_IN_FLIGHT_MAX,
     metrics::{Counters, Counts},
     protocol::{Effect, ErrorCode, Name, Now, Payload, handler::ConnectionRef},
 };
 
-pub use crate::api::shapes::Outcome;
+pub use crate::api::Outcome;
 
 /// Channels that one turn publishes to for backends; what is more waits for the next turns.
 pub(super) const CHANNELS_PER_TURN: usize = 1_024;
@@ -71,7 +71,7 @@ pub enum OutsideAnswer {
 /// Who waits for a gathered answer.
 #[derive(Debug)]
 enum Asker {
-    Http { conn: ConnRef, place: u32, keep_alive: bool },
+    Http { reply: HttpReply, mode: ErrorMode },
     Outside(u64),
 }
 
@@ -130,23 +130,20 @@ impl Gathers {
 
 impl Core {
     /// Begins what a backend asked over HTTP; the answer takes `place`.
-    pub(super) fn call(
-        &mut self,
-        now: Now,
-        conn: ConnRef,
-        place: u32,
-        keep_alive: bool,
-        call: Call,
-    ) {
-        let asker = Asker::Http { conn, place, keep_alive };
+    pub(super) fn call(&mut self, now: Now, reply: HttpReply, mode: ErrorMode, call: Call) {
+        let asker = Asker::Http { reply, mode };
         match call {
-            Call::Publish { channel, data } => {
+            Call::Publish { channel, data, options } if is_plain(&options) => {
                 self.gather_publish(now, asker, channel, data, Payload::Json);
             }
-            Call::Broadcast { channels, data } => {
-                self.gather_broadcast(now, asker, channels, &data)
+            Call::Broadcast { channels, data, options } if is_plain(&options) => {
+                self.gather_broadcast(now, asker, channels, &data);
             }
             Call::Info => self.gather_info(now, asker),
+            _ => {
+                let error = Outcome::Failed(ErrorCode::NOT_AVAILABLE);
+                self.finish_gather(now, asker, Parts::Publish(Some(error)));
+            }
         }
     }
 
@@ -187,13 +184,25 @@ impl Core {
     }
 
     /// One request per home with all of its channels; outcomes are placed by their number.
-    fn gather_broadcast(&mut self, now: Now, asker: Asker, channels: Vec<Name>, data: &Bytes) {
+    fn gather_broadcast(
+        &mut self,
+        now: Now,
+        asker: Asker,
+        channels: Vec<Result<Name, ErrorCode>>,
+        data: &Bytes,
+    ) {
         let mut outcomes = vec![None; channels.len()];
         let mut by_home: Vec<Vec<(u32, Name)>> = vec![Vec::new(); self.process.shards];
         for (part, channel) in channels.into_iter().enumerate() {
-            match self.publish_refusal(&channel) {
-                Some(error) => outcomes[part] = Some(Outcome::Failed(error)),
-                None => by_home[usize::from(self.home_of(&channel))].push((part as u32, channel)),
+            let admitted = channel.and_then(|channel| match self.publish_refusal(&channel) {
+                Some(error) => Err(error),
+                None => Ok(channel),
+            });
+            match admitted {
+                Err(error) => outcomes[part] = Some(Outcome::Failed(error)),
+                Ok(channel) => {
+                    by_home[usize::from(self.home_of(&channel))].push((part as u32, channel));
+                }
             }
         }
         let missing = outcomes.iter().filter(|outcome| outcome.is_none()).count();
@@ -289,23 +298,20 @@ impl Core {
     }
 
     fn finish_gather(&mut self, now: Now, asker: Asker, parts: Parts) {
-        let full = Outcome::Failed(ErrorCode::TOO_MANY_REQUESTS);
         let lost = Outcome::Failed(ErrorCode::INTERNAL);
+        let published = |outcome: Option<Outcome>| outcome.unwrap_or(lost).result();
         match (asker, parts) {
-            (Asker::Http { conn, place, keep_alive }, Parts::Publish(outcome)) => {
-                let outcome = outcome.unwrap_or(lost);
-                let status = if outcome == full { 503 } else { 200 };
-                let body = shapes::publish_response(outcome);
+            (Asker::Http { reply, mode }, parts) => {
+                let outcome = match parts {
+                    Parts::Publish(outcome) => published(outcome).map(Reply::Publish),
+                    Parts::Broadcast(outcomes) => {
+                        Ok(Reply::Broadcast(outcomes.into_iter().map(published).collect()))
+                    }
+                    Parts::Info(counts) => Ok(Reply::Info(Box::new(self.node_info(now, counts)))),
+                };
+                let HttpReply { conn, place, keep_alive } = reply;
+                let (status, body) = api::response(mode, &outcome);
                 self.respond(now, conn, place, keep_alive, status, &body);
-            }
-            (Asker::Http { conn, place, keep_alive }, Parts::Broadcast(outcomes)) => {
-                let outcomes: Vec<_> = outcomes.into_iter().map(|o| o.unwrap_or(lost)).collect();
-                let body = shapes::broadcast_response(&outcomes);
-                self.respond(now, conn, place, keep_alive, 200, &body);
-            }
-            (Asker::Http { conn, place, keep_alive }, Parts::Info(counts)) => {
-                let body = shapes::info_response(&self.node_info(now, counts));
-                self.respond(now, conn, place, keep_alive, 200, &body);
             }
             (Asker::Outside(id), Parts::Publish(outcome)) => {
                 let answer = OutsideAnswer::Published(outcome.unwrap_or(lost));
@@ -364,6 +370,12 @@ fn outcome_of(answer: &HomeAnswer) -> Outcome {
         HomeAnswer::Failed(error) => Outcome::Failed(*error),
         _ => Outcome::Published,
     }
+}
+
+/// Whether the home can publish with them. What it would ignore is refused instead: clients would
+/// miss tags, or see a publication twice. Without histories there is none to skip.
+fn is_plain(options: &PublishOptions) -> bool {
+    options.tags.is_empty() && options.idempotency_key.is_none() && options.version.is_none()
 }
 
 fn own(connection: ConnectionRef) -> ConnRef {

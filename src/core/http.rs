@@ -3,7 +3,7 @@
 use super::{Core, Session, requests::connection_ref, watch::Asked};
 use crate::{
     api::{
-        shapes::{self, Call},
+        self, Call, ErrorMode, shapes,
         watch::{self, WatchCall},
     },
     auth::origin,
@@ -25,7 +25,7 @@ const PIPELINED_REQUESTS_MAX: u32 = 1_024;
 /// What one request leads to; holds nothing of the request's bytes.
 enum Route {
     Respond { status: u16, content_type: &'static str, body: Vec<u8>, keep_alive: bool },
-    Call { call: Call, keep_alive: bool },
+    Call { call: Call, keep_alive: bool, mode: ErrorMode },
     WatchCall { call: WatchCall, keep_alive: bool },
     Watch(Asked),
     Centrifuge { response: Vec<u8> },
@@ -123,13 +123,13 @@ impl Core {
                 self.queue(conn, |out| http::write_rejection(out, &rejection));
                 self.end_requests(now, conn);
             }
-            Route::Call { call, keep_alive } => {
+            Route::Call { call, keep_alive, mode } => {
                 let connection = self.slots.at(conn.slot);
                 let place = connection.writer.reserve();
                 if let Session::Http(http) = &mut connection.session {
                     http.last |= !keep_alive;
                 }
-                self.call(now, conn, place, keep_alive, call);
+                self.call(now, HttpReply { conn, place, keep_alive }, mode, call);
             }
             Route::WatchCall { call, keep_alive } => {
                 let connection = self.slots.at(conn.slot);
@@ -260,7 +260,7 @@ impl super::Settings {
             || self.api_key.as_ref().is_some_and(|key| {
                 let (own, standard) =
                     (request.header("x-api-key"), request.header("authorization"));
-                shapes::authorized(key, own, standard, request.query)
+                api::authorized(key, own, standard, request.query)
             });
         if !authorized {
             return respond(401, shapes::error_response(401, "unauthorized"));
@@ -276,8 +276,9 @@ impl super::Settings {
             };
         }
         let max = self.policy.channels.max_length;
-        match shapes::parse(request.method, request.path, request.body, max) {
-            Ok(call) => Route::Call { call, keep_alive },
+        let mode = ErrorMode::default().of_request(request.header("x-centrifugo-error-mode"));
+        match api::parse(mode, request.method, request.path, request.body, max) {
+            Ok(call) => Route::Call { call, keep_alive, mode },
             Err(error) => respond(error.status, error.body),
         }
     }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use super::{Core, Session, requests::NO_PLACE};
 use crate::{
-    channels::Pattern,
     close::{self, CloseReason},
-    hub::{ConnRef, FromHome, HomeAnswer, NO_SUBSCRIPTIONS, Pending, ReplyTo, ShardId},
+    hub::{
+        ChannelPattern, ConnRef, FromHome, HomeAnswer, NO_SUBSCRIPTIONS, Pending, ReplyTo, ShardId,
+    },
     protocol::{Act, Described, ErrorCode, Name, Now, Order, centrifuge::Unsubscribed},
 };
 
@@ -18,7 +19,7 @@ const PLACES_PER_TURN: usize = 1_024;
 pub(super) struct Listing {
     to: ShardId,
     reply: ReplyTo,
-    pattern: Arc<Pattern>,
+    pattern: Arc<ChannelPattern>,
     from: usize,
     found: Vec<(Name, u32)>,
 }
@@ -134,7 +135,12 @@ impl Core {
     }
 
     /// Begins a list of the channels of this home.
-    pub(super) fn list_channels(&mut self, to: ShardId, pattern: Arc<Pattern>, reply: ReplyTo) {
+    pub(super) fn list_channels(
+        &mut self,
+        to: ShardId,
+        pattern: Arc<ChannelPattern>,
+        reply: ReplyTo,
+    ) {
         self.listings.push_back(Listing { to, reply, pattern, from: 0, found: Vec::new() });
     }
 

@@ -8,9 +8,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{LeaseAnswer, LeaseRequest, Position};
+use super::{ChannelPattern, LeaseAnswer, LeaseRequest, Position};
 use crate::{
-    channels::Pattern,
     frame::Frame,
     protocol::{
         Begin, Described, ErrorCode, History, MemberInfo, Name, Order, Payload, PublicationExtra,
@@ -244,7 +243,7 @@ pub enum ToHome {
     /// Which channels of this shard match? Answer: [`HomeAnswer::Channels`].
     Channels {
         /// What a name must match.
-        pattern: Arc<Pattern>,
+        pattern: Arc<ChannelPattern>,
         /// The gather.
         reply: ReplyTo,
     },

@@ -10,6 +10,7 @@ mod idempotency;
 mod leases;
 mod local;
 mod messages;
+mod pattern;
 mod roster;
 mod streams;
 mod users;
@@ -25,6 +26,7 @@ pub use messages::{
     Broadcast, ConnRef, Format, FromHome, HomeAnswer, Join, Kind, LocalId, Publication, Published,
     Read, ReplyTo, ShardId, SubRef, ToHome,
 };
+pub use pattern::ChannelPattern;
 pub use streams::{
     Entry, Epoch, HistoryOptions, Placement, Position, RecoveryBounds, Since, StreamCounts,
     Streams, Version,
