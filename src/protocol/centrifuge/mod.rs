@@ -278,7 +278,7 @@ impl Session {
                     let expire_at_unix_s = expire_at(policy, &claims, now);
                     let refusal = if expire_at_unix_s != 0 && expire_at_unix_s < now.unix_s {
                         Some(ErrorCode::EXPIRED)
-                    } else if claims.channels.is_empty() {
+                    } else if claims.subs.is_empty() {
                         None
                     } else {
                         // Subscriptions by the server: said, rather than connected without them.
@@ -295,6 +295,8 @@ impl Session {
                 }
                 Err(TokenError::Expired) => return self.refuse(id, ErrorCode::TOKEN_EXPIRED, out),
                 Err(TokenError::Invalid(_)) => return Err(INVALID_TOKEN),
+                // It may be known in a moment: the client tries again by itself.
+                Err(TokenError::UnknownKey) => return self.refuse(id, ErrorCode::INTERNAL, out),
             }
         }
         let user = Name::clone(&self.user);
@@ -448,10 +450,15 @@ impl Session {
         if request.token.is_empty() {
             return Err(BAD_REQUEST);
         }
-        let claims = verify(policy, &request.token, now).map_err(|error| match error {
-            TokenError::Expired => CONNECTION_EXPIRED,
-            TokenError::Invalid(_) => INVALID_TOKEN,
-        })?;
+        let claims = match verify(policy, &request.token, now) {
+            Ok(claims) => claims,
+            Err(TokenError::Expired) => return Err(CONNECTION_EXPIRED),
+            Err(TokenError::Invalid(_)) => return Err(INVALID_TOKEN),
+            Err(TokenError::UnknownKey) => {
+                out.push(error(id, ErrorCode::INTERNAL));
+                return Ok(());
+            }
+        };
         if claims.user != **self.user() {
             return Err(INVALID_TOKEN);
         }
