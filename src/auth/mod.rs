@@ -15,7 +15,7 @@ pub use claims::{
 };
 pub use devices::{Device, DeviceTable, Devices, SignedDevices, Verdict};
 pub use key_set::KeySet;
-pub use signed::sign;
+pub use signed::{Unverified, inspect, sign};
 pub use tokens::{TokenError, TokenOptions, Tokens};
 
 /// Whether `given` is the `expected` secret, in a time that tells nothing but its length.

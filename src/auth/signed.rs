@@ -74,6 +74,27 @@ impl<'a> SignedToken<'a> {
     }
 }
 
+/// What a token says of itself, verified or not.
+#[derive(Debug)]
+pub struct Unverified {
+    /// Its algorithm, such as `HS256`.
+    pub algorithm: String,
+    /// The name of its key (`kid`), empty if there is none.
+    pub key_id: String,
+    /// Its claims, as they stand there.
+    pub claims: Vec<u8>,
+}
+
+/// Looks into a token without verifying it, for people who want to know why it is refused.
+///
+/// # Errors
+/// Why it is none that any key could verify.
+pub fn inspect(token: &str) -> Result<Unverified, String> {
+    let token = SignedToken::parse(token)?;
+    let algorithm = format!("{:?}", token.algorithm);
+    Ok(Unverified { algorithm, claims: token.unverified_claims()?, key_id: token.key_id })
+}
+
 /// Signs claims, which are an object, with HS256 (RFC 7518 section 3.2).
 pub fn sign(hmac_secret_key: &str, claims: &impl Serialize) -> String {
     let key = EncodingKey::from_secret(hmac_secret_key.as_bytes());
