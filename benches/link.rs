@@ -13,10 +13,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use rustix::time::{ClockId, clock_gettime};
 use tiderace::{
     core::LinkMessage,
-    hub::{FromHome, LocalId, Published},
+    hub::{FromHome, Kind, LocalId, Published},
     limits::LINK_ENTRIES,
     shard::{
         links::{Ports, mesh},
@@ -79,7 +80,7 @@ fn frames() -> Duration {
     let spent = Arc::new(AtomicU64::new(0));
     let sum = Arc::clone(&spent);
     pair(move |me, mut ports| {
-        let published = Arc::new(published());
+        let published = Arc::new(empty_publication());
         for round in 0..FRAMES / BATCH {
             let mine = 2 * round as usize + me;
             while turn.load(Ordering::Acquire) != mine {
@@ -120,7 +121,7 @@ fn wakes() -> (Duration, Duration) {
                 address
             }
         };
-        let frame = Arc::new(published());
+        let frame = Arc::new(empty_publication());
         for turn in 0..WAKES {
             if turn % 2 == me as u32 {
                 assert!(ports.push(other, message(&frame)).is_ok(), "the link has room");
@@ -156,7 +157,7 @@ fn report(name: &str, unit: &str, per: impl Fn() -> f64) {
 }
 
 /// A publication without any bytes: what is measured is the link.
-fn published() -> Published {
+fn empty_publication() -> Published {
     Published {
         kind: Kind::Publication,
         sequence: 1,

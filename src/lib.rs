@@ -11,6 +11,7 @@ pub mod config;
 pub mod core;
 pub mod frame;
 pub mod hub;
+pub mod jwks;
 pub mod limits;
 pub mod metrics;
 pub mod protocol;

@@ -70,6 +70,15 @@ pub const PUBLICATION_KEY_BYTES_MAX: usize = 255;
 /// Watchers of one page of a list.
 pub const WATCHERS_PER_PAGE_MAX: usize = 1_000;
 
+/// Keys of one fetched key set.
+pub const KEY_SET_KEYS_MAX: usize = 256;
+
+/// Bytes of one fetched key set.
+pub const KEY_SET_BYTES_MAX: u64 = 1 << 20;
+
+/// Seconds between two fetches of a key set, and for which an unknown key is known to be unknown.
+pub const KEY_SET_FETCH_PAUSE_S: u64 = 5;
+
 /// Bytes of a device's id.
 pub const DEVICE_ID_BYTES_MAX: usize = 255;
 

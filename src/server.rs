@@ -16,7 +16,7 @@ use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 
 use crate::{
     api::{NodeInfo, ProcessStats},
-    auth::{DeviceTable, Devices, SignedDevices, Tokens},
+    auth::{DeviceTable, Devices, SignedDevices, TokenOptions, Tokens},
     backend,
     close::CloseReason,
     config::{self, Config},
@@ -57,6 +57,8 @@ pub enum Error {
     Requirements(Vec<requirements::Problem>),
     /// The table of devices cannot be used; the text says where and why.
     Devices(String),
+    /// Tokens cannot be verified as configured; the text names the option.
+    Tokens(String),
     /// The address cannot be listened on; the text says why and what to do.
     Listen(String),
     /// A shard did not start.
@@ -70,7 +72,9 @@ impl fmt::Display for Error {
                 let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
                 f.write_str(&lines.join("\n"))
             }
-            Self::Devices(text) | Self::Listen(text) | Self::Shard(text) => f.write_str(text),
+            Self::Devices(text) | Self::Tokens(text) | Self::Listen(text) | Self::Shard(text) => {
+                f.write_str(text)
+            }
         }
     }
 }
@@ -153,13 +157,22 @@ impl Builder {
             .to_string();
         let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let watch = watch_settings(&self.config)?;
+        let tokens = tokens(&self.config)?;
         Ok(Process {
             key: HashKey(half(0), half(8)),
             shards,
             connections: AtomicUsize::new(0),
             refusals: AtomicUsize::new(0),
             started: Now { monotonic_ms: 0, unix_s: unix.as_secs() },
-            settings: settings(self.config, watch, self.page, self.routes, uid.clone(), shards),
+            settings: settings(
+                self.config,
+                tokens,
+                watch,
+                self.page,
+                self.routes,
+                uid.clone(),
+                shards,
+            ),
             epoch_prefix: uid[..8].into(),
             uid,
         })
@@ -198,9 +211,33 @@ fn watch_settings(config: &Config) -> Result<Option<WatchSettings>, Error> {
     }))
 }
 
+/// What verifies the tokens of connections, if there is a key.
+fn tokens(config: &Config) -> Result<Option<Tokens>, Error> {
+    let token = &config.client.token;
+    if token.hmac_secret_key.is_none() {
+        return Ok(None);
+    }
+    let refuse = |error| Error::Tokens(format!("client.token.{error}"));
+    Tokens::with(token_options(token)).map(Some).map_err(refuse)
+}
+
+/// `client.token` in the words of [`crate::auth`].
+pub(crate) fn token_options(token: &config::Token) -> TokenOptions {
+    let secret = |key: &Option<config::Secret>| {
+        key.as_ref().map_or_else(String::new, |key| key.expose().to_owned())
+    };
+    TokenOptions {
+        hmac_secret_key: secret(&token.hmac_secret_key),
+        audience: token.audience.clone(),
+        issuer: token.issuer.clone(),
+        ..TokenOptions::default()
+    }
+}
+
 /// The configuration in the units of the core.
 fn settings(
     config: Config,
+    tokens: Option<Tokens>,
     watch: Option<WatchSettings>,
     page: Option<&str>,
     routes: Vec<Route>,
@@ -210,9 +247,6 @@ fn settings(
     let client = config.client;
     let channel = &config.channel.without_namespace;
     let ms = |duration: Duration| duration.as_millis() as u64;
-    let tokens = client.token.hmac_secret_key.as_ref().map(|secret| {
-        Tokens::new(secret.expose(), client.token.audience.clone(), client.token.issuer.clone())
-    });
     let api_key = config.http_api.key.as_ref().map(|key| key.expose().to_owned());
     let page = page.map(|html| html.replace("{{API_KEY}}", &script_text(api_key.as_deref())));
     let reserved = requirements::reserved_descriptors(shards);
@@ -240,6 +274,7 @@ fn settings(
             insecure: client.insecure,
             anonymous: client.allow_anonymous_connect_without_token,
             tokens,
+            subscription_tokens: None,
             ping_interval_ms: ms(client.ping_interval),
             pong_timeout_ms: ms(client.pong_timeout),
             stale_close_ms: ms(client.stale_close_delay),

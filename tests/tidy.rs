@@ -31,14 +31,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // Impure: one core, the process, the program.
     ("shard", &["core", "hub", "protocol", "frame", "sys", "limits"]),
     ("backend", &["shard", "core", "hub", "auth"]),
+    ("jwks", &["auth", "limits"]),
     (
         "server",
         &[
             "backend", "shard", "core", "channels", "api", "hub", "protocol", "auth", "close",
-            "config", "limits", "sys",
+            "config", "jwks", "limits", "sys",
         ],
     ),
-    ("cli", &["auth", "server", "config", "sys", "limits", "watch"]),
+    ("cli", &["auth", "server", "config", "jwks", "sys", "limits", "watch"]),
     ("lib", &[]),
     ("main", &["cli"]),
 ];

@@ -2,11 +2,10 @@
 
 use std::{collections::HashMap, fmt, hash::Hasher};
 
-use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
 use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher13;
 
-use super::keys_match;
+use super::{keys::Key, keys_match, signed::SignedToken};
 use crate::limits::DEVICE_ID_BYTES_MAX;
 
 /// A device as its agent learns it from `device-info`.
@@ -93,8 +92,7 @@ impl fmt::Debug for Devices {
 /// JSON Web Tokens with HS256, HS384 or HS512 whose claims are the device: `sub` is its id, `name`,
 /// `projectId` and `retainRecordingsSeconds` are as in [`Device`]; `exp` and `nbf` count.
 pub struct SignedDevices {
-    key: DecodingKey,
-    validation: Validation,
+    key: Key,
 }
 
 #[derive(Deserialize)]
@@ -113,19 +111,13 @@ struct Claims {
 impl SignedDevices {
     /// Tokens signed with this key, which is not empty.
     pub fn new(hmac_secret_key: &str) -> Self {
-        assert!(!hmac_secret_key.is_empty(), "an empty key verifies what anybody can sign");
-        let mut validation = Validation::new(Algorithm::HS256);
-        validation.algorithms = vec![Algorithm::HS256, Algorithm::HS384, Algorithm::HS512];
-        // The crate would ask the system's clock; times are checked here.
-        validation.validate_exp = false;
-        validation.validate_nbf = false;
-        validation.validate_aud = false;
-        validation.required_spec_claims.clear();
-        Self { key: DecodingKey::from_secret(hmac_secret_key.as_bytes()), validation }
+        let key = Key::hmac(hmac_secret_key).expect("an empty key verifies what anybody can sign");
+        Self { key }
     }
 
     fn verify(&self, token: &str, now_unix_s: u64) -> Option<Device> {
-        let claims: Claims = decode(token, &self.key, &self.validation).ok()?.claims;
+        let claims = SignedToken::parse(token).ok()?.claims([&self.key]).ok()?;
+        let claims: Claims = serde_json::from_slice(&claims).ok()?;
         let now = now_unix_s as f64;
         if claims.exp.is_some_and(|exp| exp <= now) || claims.nbf.is_some_and(|nbf| nbf > now) {
             return None;
@@ -198,17 +190,11 @@ impl DeviceTable {
 
 #[cfg(test)]
 mod tests {
-    use jsonwebtoken::{EncodingKey, Header, encode};
     use serde_json::{Value, json};
 
-    use super::*;
+    use super::{super::sign, *};
 
     const NOW: u64 = 1_700_000_000;
-
-    fn sign(key: &str, claims: &Value) -> String {
-        let key = EncodingKey::from_secret(key.as_bytes());
-        encode(&Header::new(Algorithm::HS256), claims, &key).unwrap()
-    }
 
     fn verify(claims: &Value) -> Verdict {
         let devices = Devices::Signed(Box::new(SignedDevices::new("key")));

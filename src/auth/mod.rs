@@ -1,14 +1,23 @@
 //! Who somebody is and whether a secret is the right one. PURE: no clock, no sockets.
 
+pub mod claims;
 pub mod devices;
+pub mod key_set;
+mod keys;
 pub mod origin;
 pub mod permissions;
+mod signed;
 pub mod tokens;
 
 use subtle::ConstantTimeEq;
 
+pub use claims::{
+    ConnectionClaims, SubscribeOptions, SubscribeOverrides, SubscriptionClaims, TokenFacts,
+};
 pub use devices::{Device, DeviceTable, Devices, SignedDevices, Verdict};
-pub use tokens::{ConnectionClaims, TokenError, Tokens};
+pub use key_set::KeySet;
+pub use signed::{Unverified, inspect, sign};
+pub use tokens::{TokenError, TokenOptions, Tokens};
 
 /// Whether `given` is the `expected` secret, in a time that tells nothing but its length.
 ///

@@ -3,6 +3,7 @@
 mod bench;
 mod logging;
 mod serve;
+mod token;
 mod watch;
 
 use std::process::ExitCode;
@@ -23,6 +24,7 @@ enum Command {
     /// Load generator for this server and its peers.
     Bench(bench::BenchArgs),
     Watch(watch::Arguments),
+    Token(token::Arguments),
 }
 
 /// Runs the program with the arguments of the process. A failure is told on stderr.
@@ -31,6 +33,7 @@ pub fn main() -> ExitCode {
         Command::Serve(arguments) => serve::run(arguments),
         Command::Bench(arguments) => bench::run(arguments).map_err(Into::into),
         Command::Watch(arguments) => return watch::run(arguments),
+        Command::Token(arguments) => return token::run(arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

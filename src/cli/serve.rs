@@ -56,7 +56,7 @@ pub(super) struct Arguments {
 
 /// An argument that debug output does not show.
 #[derive(Clone)]
-struct SecretArgument(Secret);
+pub(super) struct SecretArgument(pub(super) Secret);
 
 impl std::fmt::Debug for SecretArgument {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -44,15 +44,20 @@ impl Core {
                 self.close_saying(now, conn, told, Some(reason));
             }
             Act::Unsubscribe { channel } => self.end_subscriptions(now, conn, channel),
-            Act::Subscribe { channel, options, info } => {
+            Act::Subscribe { channel, terms, recover } => {
                 let connection = self.slots.at(conn.slot);
                 let Session::Centrifuge { session, .. } = &connection.session else { return };
-                let mut options = (**options).clone();
-                options.member = Some(session.member(info.as_deref()));
-                let pending = Pending { command: 0, place: NO_PLACE };
-                let subscribed = self.local.find(connection.first_subscription, channel).is_some();
-                if !subscribed {
+                let policy = &self.process.settings.policy;
+                let (terms, recover) = ((**terms).clone(), recover.clone());
+                let Some(options) = session.server_terms(policy, channel, recover, terms) else {
+                    let failed = HomeAnswer::Failed(ErrorCode::UNKNOWN_CHANNEL);
+                    self.reply(from, reply, failed);
+                    return;
+                };
+                let first = connection.first_subscription;
+                if self.local.find(first, channel).is_none() {
                     // The grant confirms it.
+                    let pending = Pending { command: 0, place: NO_PLACE };
                     self.subscribe(now, conn, pending, channel, options, Some((from, reply)));
                     return;
                 }

@@ -85,6 +85,13 @@ pub enum Request {
         /// What it has beyond publications.
         options: Box<SubscribeOptions>,
     },
+    /// Move the expiry of a subscription that is there. Answer: [`Answer::Prolonged`].
+    Prolong {
+        /// The channel.
+        channel: Name,
+        /// When it must have been refreshed again, in seconds since the Unix epoch; 0: never.
+        expire_at_unix_s: u64,
+    },
     /// End a subscription. Answer: [`Answer::Unsubscribed`], also when there was none.
     Unsubscribe {
         /// The channel.
@@ -123,6 +130,13 @@ pub enum Answer {
     /// The subscription is active: what follows in the queue is after the cut. `None` for one that
     /// has nothing beyond publications.
     Subscribed(Option<Box<Subscribed>>),
+    /// The subscription lives on.
+    Prolonged {
+        /// Its channel.
+        channel: Name,
+        /// As it was asked.
+        expire_at_unix_s: u64,
+    },
     /// The subscription is over.
     Unsubscribed,
     /// The publication has its place in the channel's order.

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Name, SubscribeOptions};
+use super::{Name, StreamPosition, centrifuge::Terms};
 
 /// What a backend wants of a user's connections; each looks for itself whether it is meant.
 #[derive(Debug)]
@@ -36,10 +36,10 @@ pub enum Act {
     Subscribe {
         /// The channel.
         channel: Name,
-        /// How; the member is the connection's own affair.
-        options: Box<SubscribeOptions>,
-        /// What others in the channel see of it beyond the connection's own info, as JSON.
-        info: Option<Bytes>,
+        /// On what terms.
+        terms: Box<Terms>,
+        /// Where its client was.
+        recover: Option<StreamPosition>,
     },
     /// Move its expiry.
     Refresh {

@@ -86,6 +86,7 @@ pub fn process(
         insecure: false,
         anonymous: true,
         tokens: Some(Tokens::new(SECRET, None, None)),
+        subscription_tokens: None,
         ping_interval_ms: 25_000,
         pong_timeout_ms: 8_000,
         stale_close_ms: 15_000,

@@ -9,6 +9,7 @@ use super::{
     command::{ConnectRequest, SubscribeRequest, TokenRequest, one_line},
     error,
     reply::{self, ConnectResult, Expiry},
+    terms::Terms,
 };
 use crate::{
     auth::{ConnectionClaims, TokenError},
@@ -87,6 +88,8 @@ impl Session {
                 }
                 Err(TokenError::Expired) => return self.refuse(id, ErrorCode::TOKEN_EXPIRED, out),
                 Err(TokenError::Invalid(_)) => return Err(INVALID_TOKEN),
+                // It may be known in a moment: the client tries again by itself.
+                Err(TokenError::UnknownKey) => return self.refuse(id, ErrorCode::INTERNAL, out),
             }
         }
         self.remember_agent(request);
@@ -106,7 +109,12 @@ impl Session {
         if !claims.user.is_empty() {
             self.user = Arc::from(claims.user);
         }
-        granted.extend(claims.channels.into_iter().map(Grant::plain));
+        granted.extend(
+            claims
+                .subs
+                .into_iter()
+                .map(|(channel, options)| Grant { channel, terms: Terms::of_claims(options, 0) }),
+        );
     }
 
     fn remember_agent(&mut self, request: &ConnectRequest<'_>) {
@@ -140,7 +148,8 @@ impl Session {
             };
             let asked = request.subs.as_ref().and_then(|subs| subs.get(&*grant.channel));
             let nothing = SubscribeRequest::default();
-            let mut wanted = self.options(policy, options, asked.unwrap_or(&nothing), None);
+            let asked = asked.unwrap_or(&nothing);
+            let mut wanted = self.on_terms(policy, options, asked, grant.terms);
             wanted.server_side = true;
             subscriptions.push((Name::from(grant.channel), Box::new(wanted)));
         }
@@ -212,10 +221,15 @@ impl Session {
         if request.token.is_empty() {
             return Err(BAD_REQUEST);
         }
-        let claims = verify(policy, &request.token, now).map_err(|error| match error {
-            TokenError::Expired => CONNECTION_EXPIRED,
-            TokenError::Invalid(_) => INVALID_TOKEN,
-        })?;
+        let claims = match verify(policy, &request.token, now) {
+            Ok(claims) => claims,
+            Err(TokenError::Expired) => return Err(CONNECTION_EXPIRED),
+            Err(TokenError::Invalid(_)) => return Err(INVALID_TOKEN),
+            Err(TokenError::UnknownKey) => {
+                out.push(error(id, ErrorCode::INTERNAL));
+                return Ok(());
+            }
+        };
         if claims.user != *self.user {
             return Err(INVALID_TOKEN);
         }
@@ -339,11 +353,12 @@ impl Session {
 /// A channel to which the server subscribes a connection.
 struct Grant {
     channel: String,
+    terms: Terms,
 }
 
 impl Grant {
     fn plain(channel: String) -> Self {
-        Self { channel }
+        Self { channel, terms: Terms::default() }
     }
 }
 

@@ -9,6 +9,7 @@ mod errors;
 mod object;
 mod operations;
 mod reply;
+mod terms;
 mod unsubscribed;
 
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use uuid::Uuid;
 
 use self::command::{Command, Method};
 use self::connect::Credentials;
+use self::reply::Expiry;
 use super::{Answer, Effect, ErrorCode, MemberInfo, Name, Now, Subscribed};
 use crate::auth::Tokens;
 use crate::channels::Channels;
@@ -25,6 +27,7 @@ use crate::close::{BAD_REQUEST, CONNECTION_EXPIRED, CloseReason, NO_PONG, STALE}
 
 pub(crate) use self::command::{one_line, present};
 pub use self::reply::{PublicationFields, encode_membership, encode_publication};
+pub use self::terms::Terms;
 pub use self::unsubscribed::Unsubscribed;
 
 /// A deadline that never comes.
@@ -39,6 +42,8 @@ pub struct Policy {
     pub anonymous: bool,
     /// Verifies connection tokens; without it every token is invalid.
     pub tokens: Option<Tokens>,
+    /// Verifies subscription tokens; without it the same keys do as for connections.
+    pub subscription_tokens: Option<Tokens>,
     /// Milliseconds between two pings; clients are told whole seconds. 0 sends none.
     pub ping_interval_ms: u64,
     /// Milliseconds within which a ping is answered; shorter than the interval. 0 asks for no pong.
@@ -154,6 +159,11 @@ impl Session {
                 reply::result(command, "subscribe", |object| {
                     reply::write_subscribed(object, &subscribed, now.unix_s);
                 })
+            }
+            Answer::Prolonged { channel, expire_at_unix_s } => {
+                self.expires(now, policy, &channel, expire_at_unix_s);
+                let expiry = Expiry::at(expire_at_unix_s, now.unix_s);
+                reply::result(command, "sub_refresh", |object| expiry.write(object))
             }
             Answer::Unsubscribed => reply::empty(command, "unsubscribe"),
             Answer::Published => reply::empty(command, "publish"),
@@ -313,6 +323,7 @@ mod tests {
             insecure: false,
             anonymous: true,
             tokens: Some(Tokens::new(SECRET, None, None)),
+            subscription_tokens: None,
             ping_interval_ms: 25_000,
             pong_timeout_ms: 8_000,
             stale_close_ms: 10_000,
@@ -378,6 +389,9 @@ mod tests {
             Effect::Request { command, request } => match request {
                 Request::Connect { user, .. } => format!("{command} connect {user}"),
                 Request::Subscribe { channel, .. } => format!("{command} subscribe {channel}"),
+                Request::Prolong { channel, expire_at_unix_s } => {
+                    format!("{command} prolong {channel} {expire_at_unix_s}")
+                }
                 Request::Unsubscribe { channel } => format!("{command} unsubscribe {channel}"),
                 Request::Publish { channel, data, info, subscribers_only, .. } => format!(
                     "{command} publish {channel} {} {} {subscribers_only}",

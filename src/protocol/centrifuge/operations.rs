@@ -10,27 +10,27 @@ use super::{
         ChannelRequest, HistoryRequest, PublishRequest, RpcRequest, SubscribeRequest, one_line,
     },
     error,
+    terms::Terms,
 };
 use crate::{
-    auth::permissions::{self, Access},
-    channels::{ChannelOptions, NameFault, RecoveryMode},
-    close::{BAD_REQUEST, CloseReason},
+    auth::{
+        TokenError,
+        permissions::{self, Access},
+    },
+    channels::{ChannelOptions, NameFault},
+    close::{BAD_REQUEST, CloseReason, INVALID_TOKEN},
     protocol::{
         Effect, ErrorCode, HistoryFilter, Name, Now, Payload, Query, Request, StreamPosition,
-        SubscribeOptions, Wants,
     },
 };
 
 /// What stops the handling of a message: the rest of it is not looked at.
 type Handled = Result<(), CloseReason>;
 
-/// A subscribe's `flag` by which a failed recovery is error 112.
-const REJECT_UNRECOVERED: i64 = 2;
-
 impl Session {
     pub(super) fn subscribe(
-        &self,
-        _now: Now,
+        &mut self,
+        now: Now,
         policy: &Policy,
         id: u32,
         request: &SubscribeRequest<'_>,
@@ -38,16 +38,23 @@ impl Session {
     ) -> Handled {
         let effect = match self.named(policy, &request.channel)? {
             Err(code) => error(id, code),
-            // A subscription token is invalid where there is no key for one, and an invalid one is
-            // answered so (centrifugo `OnSubscribe`), whatever else would allow the subscription.
-            Ok(_) if !request.token.is_empty() => error(id, ErrorCode::PERMISSION_DENIED),
             Ok((channel, options)) => {
-                let (channels, user) = (&policy.channels, self.user());
-                let insecure = policy.insecure;
-                match permissions::may_subscribe(channels, options, &channel, user, false, insecure)
+                // An invalid token is answered so, whatever else would allow the subscription
+                // (centrifugo `OnSubscribe`).
+                let terms = match self.token_terms(now, policy, &channel, &request.token)? {
+                    Err(code) => {
+                        out.push(error(id, code));
+                        return Ok(());
+                    }
+                    Ok(terms) => terms,
+                };
+                let (channels, user, insecure) = (&policy.channels, &self.user, policy.insecure);
+                let token = terms.is_some();
+                match permissions::may_subscribe(channels, options, &channel, user, token, insecure)
                 {
                     Access::Allowed => {
-                        let options = Box::new(self.options(policy, options, request, None));
+                        let terms = terms.unwrap_or_default();
+                        let options = Box::new(self.on_terms(policy, options, request, terms));
                         let request = Request::Subscribe { channel, options };
                         Effect::Request { command: id, request }
                     }
@@ -62,44 +69,36 @@ impl Session {
         Ok(())
     }
 
-    /// What a subscription has, by its namespace and by the client's wish as far as that is allowed.
-    pub(super) fn options(
+    /// What a subscription token grants; `None` without one. One for another channel or user, or
+    /// another connection, closes (centrifugo `OnSubscribe`).
+    fn token_terms(
         &self,
+        now: Now,
         policy: &Policy,
-        options: &ChannelOptions,
-        request: &SubscribeRequest<'_>,
-        chan_info: Option<&[u8]>,
-    ) -> SubscribeOptions {
-        let history = options.has_history();
-        let reads = permissions::may_history(options, &self.user, policy.insecure).of_subscriber();
-        let sees = permissions::may_presence(options, &self.user, policy.insecure).of_subscriber();
-        let recovery = history
-            && (options.force_recovery
-                || (request.recoverable || request.recover) && (options.allow_recovery || reads));
-        let position = history
-            && (recovery
-                || options.force_positioning
-                || request.positioned && (options.allow_positioning || reads));
-        let wants = Wants {
-            presence: options.presence,
-            join_leave: options.join_leave,
-            position,
-            recovery,
-            cache: options.force_recovery_mode == RecoveryMode::Cache,
-        };
-        let seen = wants.presence || wants.join_leave;
-        SubscribeOptions {
-            wants,
-            push_join_leave: options.join_leave
-                && (options.force_push_join_leave || request.join_leave && sees),
-            recover: (recovery && request.recover).then(|| StreamPosition {
-                offset: request.offset,
-                epoch: Name::from(&*request.epoch),
-            }),
-            reject_unrecovered: request.flag & REJECT_UNRECOVERED != 0,
-            member: seen.then(|| self.member(chan_info)),
-            ..SubscribeOptions::default()
+        channel: &str,
+        token: &str,
+    ) -> Result<Result<Option<Terms>, ErrorCode>, CloseReason> {
+        if token.is_empty() {
+            return Ok(Ok(None));
         }
+        let Some(tokens) = policy.subscription_tokens.as_ref().or(policy.tokens.as_ref()) else {
+            return Ok(Err(ErrorCode::PERMISSION_DENIED));
+        };
+        let claims = match tokens.verify_subscription(token, now.unix_s) {
+            Ok(claims) => claims,
+            Err(TokenError::Expired) => return Ok(Err(ErrorCode::TOKEN_EXPIRED)),
+            Err(TokenError::Invalid(_)) => return Ok(Err(ErrorCode::PERMISSION_DENIED)),
+            Err(TokenError::UnknownKey) => return Ok(Err(ErrorCode::INTERNAL)),
+        };
+        let of_other = !claims.client.is_empty() && claims.client != self.client_id();
+        if claims.channel != channel || claims.user != *self.user || of_other {
+            return Err(INVALID_TOKEN);
+        }
+        let expire_at_unix_s = claims.expire_at_unix_s;
+        if expire_at_unix_s != 0 && expire_at_unix_s <= now.unix_s {
+            return Ok(Err(ErrorCode::EXPIRED));
+        }
+        Ok(Ok(Some(Terms::of_claims(claims.options, expire_at_unix_s))))
     }
 
     pub(super) fn unsubscribe(
@@ -223,18 +222,35 @@ impl Session {
         Ok(())
     }
 
+    /// A subscription lives on (centrifugo `OnSubRefresh`, centrifuge `handleSubRefresh`).
     pub(super) fn sub_refresh(
-        &self,
-        _now: Now,
-        _policy: &Policy,
+        &mut self,
+        now: Now,
+        policy: &Policy,
         id: u32,
         request: &ChannelRequest<'_>,
         out: &mut Vec<Effect>,
     ) -> Handled {
-        if request.channel.is_empty() {
+        let (channel, _) = match self.named(policy, &request.channel)? {
+            Ok(named) => named,
+            Err(code) => {
+                out.push(error(id, code));
+                return Ok(());
+            }
+        };
+        if request.token.is_empty() {
             return Err(BAD_REQUEST);
         }
-        out.push(error(id, ErrorCode::NOT_AVAILABLE));
+        match self.token_terms(now, policy, &channel, &request.token)? {
+            Err(code) => out.push(error(id, code)),
+            Ok(terms) => {
+                let at_unix_s = terms.map_or(0, |terms| terms.expire_at_unix_s);
+                out.push(Effect::Request {
+                    command: id,
+                    request: Request::Prolong { channel, expire_at_unix_s: at_unix_s },
+                });
+            }
+        }
         Ok(())
     }
 
