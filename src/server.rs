@@ -22,7 +22,7 @@ use crate::{
     config::{self, Config},
     core::{Outcome, OutsideAnswer, OutsideCall, Process, Route, Settings, WatchSettings},
     hub::HashKey,
-    limits::{LINK_ENTRIES, LOOKUPS_IN_FLIGHT_MAX, SHARDS_MAX},
+    limits::{CLOSE_TIMEOUT_MS, LINK_ENTRIES, LOOKUPS_IN_FLIGHT_MAX, SHARDS_MAX},
     protocol::{
         Name, Now, Payload,
         centrifuge::{ChannelRules, Policy},
@@ -192,9 +192,15 @@ fn watch_settings(config: &Config) -> Result<Option<WatchSettings>, Error> {
         lease_ttl_ms: ms(config.watch.lease_ttl),
         heartbeat_interval_ms: ms(config.watch.heartbeat_interval),
         device_wait_ms: ms(config.watch.device_wait_for_viewer),
-        // The rest is for those who leave last to be gone in time.
-        drain_spread_ms: ms(config.shutdown.timeout) * 3 / 4,
+        drain_spread_ms: drain_spread_ms(ms(config.shutdown.timeout)),
     }))
+}
+
+/// Milliseconds over which a drain of `timeout_ms` sends devices away: three quarters, or what leaves
+/// those that leave last, and never answer a FIN, the time to be gone. That is half, at least.
+fn drain_spread_ms(timeout_ms: u64) -> u64 {
+    let rest_ms = (CLOSE_TIMEOUT_MS + 1_000).min(timeout_ms / 2).max(timeout_ms / 4);
+    timeout_ms - rest_ms
 }
 
 /// The configuration in the units of the core.
@@ -561,5 +567,19 @@ impl Handle {
         let (reply, answer) = bounded(1);
         self.mailboxes[shard].send(Command::Call { call, reply: Some(reply) })?;
         answer.recv().map_err(|_| Refused::Ended)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drain_leaves_time_to_those_who_leave_last() {
+        for (timeout_ms, spread_ms) in
+            [(0, 0), (6_000, 3_000), (16_000, 10_000), (24_000, 18_000), (30_000, 22_500)]
+        {
+            assert_eq!(drain_spread_ms(timeout_ms), spread_ms, "{timeout_ms}");
+        }
     }
 }
