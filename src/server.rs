@@ -15,13 +15,16 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 
 use crate::{
-    api::{NodeInfo, ProcessStats},
+    api::{
+        NodeInfo, ProcessStats,
+        watch::{WatchAnswer, WatchCall, WatcherPage},
+    },
     auth::{DeviceTable, Devices, SignedDevices, Tokens},
     backend,
     close::CloseReason,
     config::{self, Config},
     core::{Outcome, OutsideAnswer, OutsideCall, Process, Route, Settings, WatchSettings},
-    hub::HashKey,
+    hub::{HashKey, WakeOrder, WakeStatus},
     limits::{CLOSE_TIMEOUT_MS, LINK_ENTRIES, LOOKUPS_IN_FLIGHT_MAX, SHARDS_MAX},
     protocol::{
         Name, Now, Payload,
@@ -521,7 +524,7 @@ impl Handle {
             OutsideCall::Publish { channel: Name::from(channel), data: data.into(), payload };
         match self.ask(usize::from(home), call)? {
             OutsideAnswer::Published(outcome) => Ok(outcome),
-            OutsideAnswer::Info(_) => unreachable!("a publish is answered by its outcome"),
+            _ => unreachable!("a publish is answered by its outcome"),
         }
     }
 
@@ -532,7 +535,60 @@ impl Handle {
     pub fn info(&self) -> Result<NodeInfo, Refused> {
         match self.ask(0, OutsideCall::Info)? {
             OutsideAnswer::Info(info) => Ok(*info),
-            OutsideAnswer::Published(_) => unreachable!("info is answered by info"),
+            _ => unreachable!("info is answered by info"),
+        }
+    }
+
+    /// Wakes a device: `POST /api/wake`. An order whose session is known asks how far that wake is. Blocks
+    /// the calling thread until the wake is in the queue of the device's stream, held, or neither.
+    ///
+    /// # Errors
+    /// When watching is not enabled; the device's id or the session's does not have 1 to 255 bytes, the url
+    /// or the token 1 to 8 KiB; a shard is behind or has ended.
+    pub fn wake(&self, device: &str, order: WakeOrder) -> Result<WakeStatus, Refused> {
+        let home = self.process.key.home(device, self.process.shards);
+        match self.ask_watch(home.into(), WatchCall::Wake { device: device.into(), order })? {
+            WatchAnswer::Woken(status) => Ok(status),
+            _ => unreachable!("a wake is answered by its status"),
+        }
+    }
+
+    /// Lists devices that hold a lease, by name: those behind `after`, 1 to 1,000. Blocks the calling thread
+    /// until all shards have answered.
+    ///
+    /// # Errors
+    /// When watching is not enabled; the limit is out of bounds; a shard is behind or has ended.
+    pub fn watchers(&self, after: Option<&str>, limit: usize) -> Result<WatcherPage, Refused> {
+        let after = after.map(Name::from);
+        match self.ask_watch(0, WatchCall::Watchers { after, limit })? {
+            WatchAnswer::Watchers(page) => Ok(page),
+            WatchAnswer::Busy => Err(Refused::Busy),
+            _ => unreachable!("a list is answered by a page"),
+        }
+    }
+
+    /// Takes a device's lease away and ends its stream; returns whether there was a lease. Its agent may
+    /// watch again at once. Blocks the calling thread until the device's home has answered.
+    ///
+    /// # Errors
+    /// When watching is not enabled; the device's id does not have 1 to 255 bytes; a shard is behind or
+    /// has ended.
+    pub fn release(&self, device: &str) -> Result<bool, Refused> {
+        let home = self.process.key.home(device, self.process.shards);
+        match self.ask_watch(home.into(), WatchCall::Release { device: device.into() })? {
+            WatchAnswer::Released(released) => Ok(released),
+            _ => unreachable!("a release is answered by whether there was a lease"),
+        }
+    }
+
+    fn ask_watch(&self, shard: usize, call: WatchCall) -> Result<WatchAnswer, Refused> {
+        if self.process.settings.watch.is_none() {
+            return Err(Refused::Disabled);
+        }
+        let call = OutsideCall::Watch(call.checked().ok_or(Refused::Invalid)?);
+        match self.ask(shard, call)? {
+            OutsideAnswer::Watch(answer) => Ok(answer),
+            _ => unreachable!("a call about devices is answered as such"),
         }
     }
 

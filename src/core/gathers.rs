@@ -6,10 +6,13 @@ use bytes::Bytes;
 
 use super::Core;
 use crate::{
-    api::shapes::{self, Call, NodeInfo, NodeMetrics, ShardInfo},
+    api::{
+        shapes::{self, Call, NodeInfo, NodeMetrics, ShardInfo},
+        watch::{WatchAnswer, WatchCall},
+    },
     auth::Verdict,
     close::CloseReason,
-    hub::{Broadcast, ConnRef, HomeAnswer, Publication, ReplyTo, ShardId, ToHome},
+    hub::{Broadcast, Caller, ConnRef, HomeAnswer, Publication, ReplyTo, ShardId, ToHome},
     limits::REQUESTS_IN_FLIGHT_MAX,
     metrics::{Counters, Counts},
     protocol::{Effect, ErrorCode, Name, Now, Payload, handler::ConnectionRef},
@@ -34,6 +37,8 @@ pub enum OutsideCall {
     },
     /// Describe the node. Answer: [`OutsideAnswer::Info`].
     Info,
+    /// Something about devices. Answer: [`OutsideAnswer::Watch`].
+    Watch(WatchCall),
     /// Send a message to a connection of this shard; no answer, the connection may be gone.
     Send {
         /// The connection.
@@ -66,6 +71,8 @@ pub enum OutsideAnswer {
     Published(Outcome),
     /// The node.
     Info(Box<NodeInfo>),
+    /// What was asked about devices.
+    Watch(WatchAnswer),
 }
 
 /// Who waits for a gathered answer.
@@ -156,6 +163,7 @@ impl Core {
                 self.gather_publish(now, Asker::Outside(id), channel, data, payload);
             }
             OutsideCall::Info => self.gather_info(now, Asker::Outside(id)),
+            OutsideCall::Watch(call) => self.watch_call(now, Caller::Outside(id), call),
             OutsideCall::Send { connection, data, text } => {
                 let bytes = data.to_vec();
                 let effect = if text { Effect::Reply(bytes) } else { Effect::Binary(bytes) };

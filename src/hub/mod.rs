@@ -8,7 +8,8 @@ mod messages;
 
 pub use home::{Congestion, Home};
 pub use leases::{
-    Beat, Ending, HttpReply, LeaseAnswer, LeaseRequest, Leases, WakeOrder, WakeStatus, Watcher,
+    Beat, Caller, Ending, HttpReply, LeaseAnswer, LeaseRequest, Leases, WakeOrder, WakeStatus,
+    Watcher,
 };
 pub use local::{Active, Local, Member, NO_SUBSCRIPTIONS, Pending, Sealed};
 pub use messages::{
