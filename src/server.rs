@@ -136,10 +136,13 @@ impl Builder {
         let token = &self.config.watch.token;
         let endpoint = token.proxy_endpoint.clone().filter(|_| self.config.watch.enabled);
         let endpoint = endpoint.map(|url| backend::Endpoint { url, timeout: token.proxy_timeout });
+        let devices_file = token.table_file.as_deref().filter(|_| self.config.watch.enabled);
+        let devices_file = devices_file.map(Arc::from);
         let process = Arc::new(self.process(shards)?);
+        let mailboxes = Arc::from([]);
         let mut server = Server {
             address,
-            handle: Handle { process: Arc::clone(&process), mailboxes: Arc::from([]) },
+            handle: Handle { process: Arc::clone(&process), mailboxes, devices_file },
             shards: Vec::new(),
             shutdown_timeout,
             watchdog: None,
@@ -168,6 +171,15 @@ impl Builder {
     }
 }
 
+/// The table of devices in `watch.token.table_file`.
+fn read_devices(file: &str) -> Result<Devices, Error> {
+    let refuse = |error| Error::Devices(format!("watch.token.table_file {file}: {error}"));
+    let json = std::fs::read(file).map_err(|error| refuse(error.to_string()))?;
+    let random = random_bytes();
+    let half = |at: usize| u64::from_le_bytes(random[at..at + 8].try_into().expect("8 bytes"));
+    Ok(Devices::Table(DeviceTable::parse(&json, (half(0), half(8))).map_err(refuse)?))
+}
+
 /// Watching in the units of the core, if it is enabled.
 fn watch_settings(config: &Config) -> Result<Option<WatchSettings>, Error> {
     let config::Watch { enabled, base_path, token, .. } = &config.watch;
@@ -177,14 +189,7 @@ fn watch_settings(config: &Config) -> Result<Option<WatchSettings>, Error> {
     let ms = |duration: Duration| duration.as_millis() as u64;
     let devices = match (&token.hmac_secret_key, &token.table_file) {
         (Some(key), _) => Devices::Signed(Box::new(SignedDevices::new(key.expose()))),
-        (None, Some(file)) => {
-            let refuse = |error| Error::Devices(format!("watch.token.table_file {file}: {error}"));
-            let json = std::fs::read(file).map_err(|error| refuse(error.to_string()))?;
-            let random = random_bytes();
-            let half =
-                |at: usize| u64::from_le_bytes(random[at..at + 8].try_into().expect("8 bytes"));
-            Devices::Table(DeviceTable::parse(&json, (half(0), half(8))).map_err(refuse)?)
-        }
+        (None, Some(file)) => read_devices(file)?,
         (None, None) => Devices::Backend,
     };
     Ok(Some(WatchSettings {
@@ -505,6 +510,7 @@ fn watch(turns: Vec<Arc<AtomicU64>>) -> Sender<()> {
 pub struct Handle {
     process: Arc<Process>,
     mailboxes: Arc<[Mailbox]>,
+    devices_file: Option<Arc<str>>,
 }
 
 impl Handle {
@@ -579,6 +585,21 @@ impl Handle {
             WatchAnswer::Released(released) => Ok(released),
             _ => unreachable!("a release is answered by whether there was a lease"),
         }
+    }
+
+    /// Reads `watch.token.table_file` anew; without one nothing happens. A device whose token is gone
+    /// learns it from the answer to its next heartbeat (401), and stops for good.
+    ///
+    /// # Errors
+    /// What is wrong with the file, without any token. What was read before stays valid.
+    pub fn reload_devices(&self) -> Result<(), Error> {
+        let Some(file) = &self.devices_file else { return Ok(()) };
+        let devices = Arc::new(read_devices(file)?);
+        for mailbox in self.mailboxes.iter() {
+            let call = OutsideCall::Devices(Arc::clone(&devices));
+            mailbox.send_waiting(Command::Call { call, reply: None });
+        }
+        Ok(())
     }
 
     fn ask_watch(&self, shard: usize, call: WatchCall) -> Result<WatchAnswer, Refused> {

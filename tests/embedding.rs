@@ -1,9 +1,13 @@
 //! A program that has both sides in it: a server it embeds, and a device that watches it.
 
+mod support;
+
 use std::sync::mpsc::channel;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use support::DEADLINE;
+use support::http::Connection;
 use tiderace::auth::tokens::sign_connection;
 use tiderace::config::{Config, Secret};
 use tiderace::hub::{WakeOrder, WakeStatus};
@@ -13,7 +17,6 @@ use tiderace::shard::Refused;
 use tiderace::watch::{Client, Status, Stopped};
 
 const SECRET: &str = "device secret";
-const DEADLINE: Duration = Duration::from_secs(60);
 
 fn config(watch: bool) -> Config {
     let mut config = Config { shards: 2.try_into().ok(), ..Config::default() };
@@ -84,4 +87,30 @@ fn calls_about_devices_are_refused_where_they_make_no_sense() {
     let without = Server::builder(config(false)).start().expect("a server");
     assert_eq!(without.handle().release("d"), Err(Refused::Disabled));
     assert!(without.shutdown());
+}
+
+#[test]
+fn a_table_that_cannot_be_read_changes_nothing() {
+    let path = std::env::temp_dir().join(format!("tiderace-table-{}.json", std::process::id()));
+    let write = |text: &str| std::fs::write(&path, text).expect("a temporary file");
+    write(r#"[{"token":"s3cret","id":"d1","name":"One","projectId":"p"}]"#);
+    let mut config = config(true);
+    config.watch.token.hmac_secret_key = None;
+    config.watch.token.table_file = path.to_str().map(String::from);
+    let server = Server::builder(config).start().expect("a server");
+    let handle = server.handle();
+    let status = || {
+        let mut connection = Connection::open(server.address());
+        let token = "Authorization: DeviceToken s3cret\r\n";
+        connection.request("GET", "/internal/platform/v1/device-info", token, "").status
+    };
+    write(r#"[{"token":"s3cret"}]"#);
+    let error = handle.reload_devices().expect_err("rows lack something").to_string();
+    assert!(error.contains("table_file") && !error.contains("s3cret"), "{error}");
+    assert_eq!(status(), 200);
+    write("[]");
+    handle.reload_devices().expect("nobody is a table, too");
+    until("the end of the token", || status() == 401);
+    std::fs::remove_file(&path).expect("it is there");
+    assert!(server.shutdown());
 }

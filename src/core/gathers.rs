@@ -1,6 +1,6 @@
 //! Answers that several homes give: calls of the HTTP API and of threads that are no shard.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
@@ -10,7 +10,7 @@ use crate::{
         shapes::{self, Call, NodeInfo, NodeMetrics, ShardInfo},
         watch::{WatchAnswer, WatchCall},
     },
-    auth::Verdict,
+    auth::{Devices, Verdict},
     close::CloseReason,
     hub::{Broadcast, Caller, ConnRef, HomeAnswer, Publication, ReplyTo, ShardId, ToHome},
     limits::REQUESTS_IN_FLIGHT_MAX,
@@ -48,6 +48,9 @@ pub enum OutsideCall {
         /// Whether it is text.
         text: bool,
     },
+    /// Device tokens are looked up here from now on; no answer. Streams go on: the next heartbeat of a
+    /// device whose token is nobody's any more is told so.
+    Devices(Arc<Devices>),
     /// What a backend said of a token; no answer.
     Verified {
         /// As in the [`Lookup`](super::Lookup).
@@ -169,6 +172,7 @@ impl Core {
                 let effect = if text { Effect::Reply(bytes) } else { Effect::Binary(bytes) };
                 self.run(now, own(connection), &mut vec![effect]);
             }
+            OutsideCall::Devices(devices) => self.watch.devices = Some(devices),
             OutsideCall::Verified { id, verdict } => self.verified(now, id, verdict),
             OutsideCall::Close { connection, reason } => self.close(now, own(connection), reason),
         }

@@ -4,7 +4,7 @@
 //! A stream that ends in order leaves its connection to the next request: agents watch again on
 //! the same one at once, and would lose a race against a silent close.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use rand_chacha::rand_core::Rng;
 
@@ -34,7 +34,9 @@ pub struct WatchSettings {
     pub heartbeat_path: String,
     /// Where agents learn who they are.
     pub device_info_path: String,
-    /// Whose tokens are whose.
+    /// Whose tokens are whose, until [`OutsideCall::Devices`] says otherwise.
+    ///
+    /// [`OutsideCall::Devices`]: super::OutsideCall::Devices
     pub devices: Devices,
     /// Milliseconds for which a lease lasts without a heartbeat.
     pub lease_ttl_ms: u64,
@@ -168,6 +170,8 @@ struct List {
 /// What the watch endpoints of a shard wait for.
 #[derive(Debug, Default)]
 pub(super) struct WatchState {
+    /// Instead of those of the settings.
+    pub(super) devices: Option<Arc<Devices>>,
     lookups: BTreeMap<u64, Waiting>,
     /// For the shell to hand to the threads that ask the backend.
     pub(super) asked: Vec<Lookup>,
@@ -233,8 +237,9 @@ impl Core {
                 leave_ms: u64::MAX,
             });
         }
-        let verdict = match &self.process.settings.watch {
-            Some(settings) => settings.devices.verify(&token, now.unix_s),
+        let settings = self.process.settings.watch.as_ref();
+        let verdict = match self.watch.devices.as_deref().or(settings.map(|s| &s.devices)) {
+            Some(devices) => devices.verify(&token, now.unix_s),
             None => Some(Verdict::Unavailable),
         };
         let waiting = Waiting { reply, what };
