@@ -15,14 +15,17 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 
 use crate::{
-    api::{NodeInfo, ProcessStats},
+    api::{
+        NodeInfo, ProcessStats,
+        watch::{WatchAnswer, WatchCall, WatcherPage},
+    },
     auth::{DeviceTable, Devices, SignedDevices, TokenOptions, Tokens},
     backend,
     close::CloseReason,
     config::{self, Config},
     core::{Outcome, OutsideAnswer, OutsideCall, Process, Route, Settings, WatchSettings},
-    hub::HashKey,
-    limits::{LINK_ENTRIES, LOOKUPS_IN_FLIGHT_MAX, SHARDS_MAX},
+    hub::{HashKey, WakeOrder, WakeStatus},
+    limits::{CLOSE_TIMEOUT_MS, LINK_ENTRIES, LOOKUPS_IN_FLIGHT_MAX, SHARDS_MAX},
     protocol::{
         Name, Now, Payload,
         centrifuge::Policy,
@@ -137,10 +140,13 @@ impl Builder {
         let token = &self.config.watch.token;
         let endpoint = token.proxy_endpoint.clone().filter(|_| self.config.watch.enabled);
         let endpoint = endpoint.map(|url| backend::Endpoint { url, timeout: token.proxy_timeout });
+        let devices_file = token.table_file.as_deref().filter(|_| self.config.watch.enabled);
+        let devices_file = devices_file.map(Arc::from);
         let process = Arc::new(self.process(shards)?);
+        let mailboxes = Arc::from([]);
         let mut server = Server {
             address,
-            handle: Handle { process: Arc::clone(&process), mailboxes: Arc::from([]) },
+            handle: Handle { process: Arc::clone(&process), mailboxes, devices_file },
             shards: Vec::new(),
             shutdown_timeout,
             watchdog: None,
@@ -179,6 +185,15 @@ impl Builder {
     }
 }
 
+/// The table of devices in `watch.token.table_file`.
+fn read_devices(file: &str) -> Result<Devices, Error> {
+    let refuse = |error| Error::Devices(format!("watch.token.table_file {file}: {error}"));
+    let json = std::fs::read(file).map_err(|error| refuse(error.to_string()))?;
+    let random = random_bytes();
+    let half = |at: usize| u64::from_le_bytes(random[at..at + 8].try_into().expect("8 bytes"));
+    Ok(Devices::Table(DeviceTable::parse(&json, (half(0), half(8))).map_err(refuse)?))
+}
+
 /// Watching in the units of the core, if it is enabled.
 fn watch_settings(config: &Config) -> Result<Option<WatchSettings>, Error> {
     let config::Watch { enabled, base_path, token, .. } = &config.watch;
@@ -188,14 +203,7 @@ fn watch_settings(config: &Config) -> Result<Option<WatchSettings>, Error> {
     let ms = |duration: Duration| duration.as_millis() as u64;
     let devices = match (&token.hmac_secret_key, &token.table_file) {
         (Some(key), _) => Devices::Signed(Box::new(SignedDevices::new(key.expose()))),
-        (None, Some(file)) => {
-            let refuse = |error| Error::Devices(format!("watch.token.table_file {file}: {error}"));
-            let json = std::fs::read(file).map_err(|error| refuse(error.to_string()))?;
-            let random = random_bytes();
-            let half =
-                |at: usize| u64::from_le_bytes(random[at..at + 8].try_into().expect("8 bytes"));
-            Devices::Table(DeviceTable::parse(&json, (half(0), half(8))).map_err(refuse)?)
-        }
+        (None, Some(file)) => read_devices(file)?,
         (None, None) => Devices::Backend,
     };
     Ok(Some(WatchSettings {
@@ -206,8 +214,7 @@ fn watch_settings(config: &Config) -> Result<Option<WatchSettings>, Error> {
         lease_ttl_ms: ms(config.watch.lease_ttl),
         heartbeat_interval_ms: ms(config.watch.heartbeat_interval),
         device_wait_ms: ms(config.watch.device_wait_for_viewer),
-        // The rest is for those who leave last to be gone in time.
-        drain_spread_ms: ms(config.shutdown.timeout) * 3 / 4,
+        drain_spread_ms: drain_spread_ms(ms(config.shutdown.timeout)),
     }))
 }
 
@@ -232,6 +239,13 @@ pub(crate) fn token_options(token: &config::Token) -> TokenOptions {
         issuer: token.issuer.clone(),
         ..TokenOptions::default()
     }
+}
+
+/// Milliseconds over which a drain of `timeout_ms` sends devices away: three quarters, or what leaves
+/// those that leave last, and never answer a FIN, the time to be gone. That is half, at least.
+fn drain_spread_ms(timeout_ms: u64) -> u64 {
+    let rest_ms = (CLOSE_TIMEOUT_MS + 1_000).min(timeout_ms / 2).max(timeout_ms / 4);
+    timeout_ms - rest_ms
 }
 
 /// The configuration in the units of the core.
@@ -543,6 +557,7 @@ fn watch(turns: Vec<Arc<AtomicU64>>) -> Sender<()> {
 pub struct Handle {
     process: Arc<Process>,
     mailboxes: Arc<[Mailbox]>,
+    devices_file: Option<Arc<str>>,
 }
 
 impl Handle {
@@ -562,7 +577,7 @@ impl Handle {
             OutsideCall::Publish { channel: Name::from(channel), data: data.into(), payload };
         match self.ask(usize::from(home), call)? {
             OutsideAnswer::Published(outcome) => Ok(outcome),
-            OutsideAnswer::Info(_) => unreachable!("a publish is answered by its outcome"),
+            _ => unreachable!("a publish is answered by its outcome"),
         }
     }
 
@@ -573,7 +588,75 @@ impl Handle {
     pub fn info(&self) -> Result<NodeInfo, Refused> {
         match self.ask(0, OutsideCall::Info)? {
             OutsideAnswer::Info(info) => Ok(*info),
-            OutsideAnswer::Published(_) => unreachable!("info is answered by info"),
+            _ => unreachable!("info is answered by info"),
+        }
+    }
+
+    /// Wakes a device: `POST /api/wake`. An order whose session is known asks how far that wake is. Blocks
+    /// the calling thread until the wake is in the queue of the device's stream, held, or neither.
+    ///
+    /// # Errors
+    /// When watching is not enabled; the device's id or the session's does not have 1 to 255 bytes, the url
+    /// or the token 1 to 8 KiB; a shard is behind or has ended.
+    pub fn wake(&self, device: &str, order: WakeOrder) -> Result<WakeStatus, Refused> {
+        let home = self.process.key.home(device, self.process.shards);
+        match self.ask_watch(home.into(), WatchCall::Wake { device: device.into(), order })? {
+            WatchAnswer::Woken(status) => Ok(status),
+            _ => unreachable!("a wake is answered by its status"),
+        }
+    }
+
+    /// Lists devices that hold a lease, by name: those behind `after`, 1 to 1,000. Blocks the calling thread
+    /// until all shards have answered.
+    ///
+    /// # Errors
+    /// When watching is not enabled; the limit is out of bounds; a shard is behind or has ended.
+    pub fn watchers(&self, after: Option<&str>, limit: usize) -> Result<WatcherPage, Refused> {
+        let after = after.map(Name::from);
+        match self.ask_watch(0, WatchCall::Watchers { after, limit })? {
+            WatchAnswer::Watchers(page) => Ok(page),
+            WatchAnswer::Busy => Err(Refused::Busy),
+            _ => unreachable!("a list is answered by a page"),
+        }
+    }
+
+    /// Takes a device's lease away and ends its stream; returns whether there was a lease. Its agent may
+    /// watch again at once. Blocks the calling thread until the device's home has answered.
+    ///
+    /// # Errors
+    /// When watching is not enabled; the device's id does not have 1 to 255 bytes; a shard is behind or
+    /// has ended.
+    pub fn release(&self, device: &str) -> Result<bool, Refused> {
+        let home = self.process.key.home(device, self.process.shards);
+        match self.ask_watch(home.into(), WatchCall::Release { device: device.into() })? {
+            WatchAnswer::Released(released) => Ok(released),
+            _ => unreachable!("a release is answered by whether there was a lease"),
+        }
+    }
+
+    /// Reads `watch.token.table_file` anew; without one nothing happens. A device whose token is gone
+    /// learns it from the answer to its next heartbeat (401), and stops for good.
+    ///
+    /// # Errors
+    /// What is wrong with the file, without any token. What was read before stays valid.
+    pub fn reload_devices(&self) -> Result<(), Error> {
+        let Some(file) = &self.devices_file else { return Ok(()) };
+        let devices = Arc::new(read_devices(file)?);
+        for mailbox in self.mailboxes.iter() {
+            let call = OutsideCall::Devices(Arc::clone(&devices));
+            mailbox.send_waiting(Command::Call { call, reply: None });
+        }
+        Ok(())
+    }
+
+    fn ask_watch(&self, shard: usize, call: WatchCall) -> Result<WatchAnswer, Refused> {
+        if self.process.settings.watch.is_none() {
+            return Err(Refused::Disabled);
+        }
+        let call = OutsideCall::Watch(call.checked().ok_or(Refused::Invalid)?);
+        match self.ask(shard, call)? {
+            OutsideAnswer::Watch(answer) => Ok(answer),
+            _ => unreachable!("a call about devices is answered as such"),
         }
     }
 
@@ -608,5 +691,19 @@ impl Handle {
         let (reply, answer) = bounded(1);
         self.mailboxes[shard].send(Command::Call { call, reply: Some(reply) })?;
         answer.recv().map_err(|_| Refused::Ended)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drain_leaves_time_to_those_who_leave_last() {
+        for (timeout_ms, spread_ms) in
+            [(0, 0), (6_000, 3_000), (16_000, 10_000), (24_000, 18_000), (30_000, 22_500)]
+        {
+            assert_eq!(drain_spread_ms(timeout_ms), spread_ms, "{timeout_ms}");
+        }
     }
 }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     parse::parse_body,
-    shapes::{ApiError, encode, refused, transport_error},
+    shapes::{ApiError, encode, error_response, refused, transport_error},
 };
 use crate::{
     hub::{WakeOrder, WakeStatus, Watcher},
@@ -24,25 +24,72 @@ const WATCHERS_PER_PAGE: usize = 100;
 /// What a backend asks about devices.
 #[derive(Debug)]
 pub enum WatchCall {
-    /// Wake a device. Response: [`wake_response`].
+    /// Wake a device. Answer: [`WatchAnswer::Woken`].
     Wake {
         /// The device.
         device: Name,
         /// With what, and for how long.
         order: WakeOrder,
     },
-    /// List devices that hold a lease. Response: [`watchers_response`].
+    /// List devices that hold a lease. Answer: [`WatchAnswer::Watchers`].
     Watchers {
         /// Those behind this one.
         after: Option<Name>,
         /// At most so many.
         limit: usize,
     },
-    /// Take a device's lease away. Response: [`release_response`].
+    /// Take a device's lease away. Answer: [`WatchAnswer::Released`].
     Release {
         /// The device.
         device: Name,
     },
+}
+
+impl WatchCall {
+    /// The call, if its texts are there and within their bounds, and its page is of a size that
+    /// there is. A wake is held for a day at most.
+    pub fn checked(mut self) -> Option<Self> {
+        if let Self::Wake { order, .. } = &mut self {
+            order.ttl_ms = order.ttl_ms.min(WAKE_TTL_S_MAX * 1_000);
+        }
+        let is_name = |name: &str| (1..=DEVICE_ID_BYTES_MAX).contains(&name.len());
+        let is_text = |text: &str| (1..=WAKE_TEXT_BYTES_MAX).contains(&text.len());
+        let is_sound = match &self {
+            Self::Wake { device, order: WakeOrder { event, .. } } => {
+                is_name(device)
+                    && event.session.as_deref().is_none_or(is_name)
+                    && is_text(&event.url)
+                    && is_text(&event.token)
+            }
+            Self::Watchers { limit, .. } => (1..=WATCHERS_PER_PAGE_MAX).contains(limit),
+            Self::Release { device } => is_name(device),
+        };
+        is_sound.then_some(self)
+    }
+}
+
+/// What a backend is told about devices.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WatchAnswer {
+    /// How far the wake is.
+    Woken(WakeStatus),
+    /// Devices that hold a lease.
+    Watchers(WatcherPage),
+    /// Whether there was a lease to take away.
+    Released(bool),
+    /// The shard answers too many calls already.
+    Busy,
+}
+
+/// Devices that hold a lease, in the order of their names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WatcherPage {
+    /// At most as many as were asked for.
+    pub watchers: Vec<Watcher>,
+    /// How many there are in all.
+    pub total: u64,
+    /// Whether others may come behind the last one.
+    pub more: bool,
 }
 
 /// The method that a path names, if it is one of these: `/api/wake` and so on.
@@ -73,31 +120,25 @@ pub fn parse(name: &str, method: &str, body: &[u8]) -> Result<WatchCall, ApiErro
         return Err(transport_error(405, "API methods are called with POST"));
     }
     let request: Request = parse_body(body)?;
-    let bad_request = || refused(ErrorCode::BAD_REQUEST);
-    let bounded = |text: Option<String>, bytes_max: usize| {
-        text.filter(|text| (1..=bytes_max).contains(&text.len())).ok_or_else(bad_request)
-    };
-    if name == "watchers" {
-        let limit = request.limit.unwrap_or(WATCHERS_PER_PAGE);
-        if !(1..=WATCHERS_PER_PAGE_MAX).contains(&limit) {
-            return Err(bad_request());
+    let name_of = |text: Option<String>| Name::from(text.unwrap_or_default());
+    let call = match name {
+        "watchers" => WatchCall::Watchers {
+            after: request.after.filter(|after| !after.is_empty()).map(Name::from),
+            limit: request.limit.unwrap_or(WATCHERS_PER_PAGE),
+        },
+        "release" => WatchCall::Release { device: name_of(request.device) },
+        _ => {
+            let session = request.session_id.filter(|session| !session.is_empty());
+            let event = WakeEvent {
+                session: session.map(Name::from),
+                url: request.url.unwrap_or_default(),
+                token: request.token.unwrap_or_default(),
+            };
+            let ttl_ms = request.ttl.unwrap_or(WAKE_TTL_S).saturating_mul(1_000);
+            WatchCall::Wake { device: name_of(request.device), order: WakeOrder { event, ttl_ms } }
         }
-        let after = request.after.filter(|after| !after.is_empty()).map(Name::from);
-        return Ok(WatchCall::Watchers { after, limit });
-    }
-    let device = Name::from(bounded(request.device, DEVICE_ID_BYTES_MAX)?);
-    if name == "release" {
-        return Ok(WatchCall::Release { device });
-    }
-    let url = bounded(request.url, WAKE_TEXT_BYTES_MAX)?;
-    let token = bounded(request.token, WAKE_TEXT_BYTES_MAX)?;
-    let session = match request.session_id.filter(|session| !session.is_empty()) {
-        Some(session) => Some(Name::from(bounded(Some(session), DEVICE_ID_BYTES_MAX)?)),
-        None => None,
     };
-    let ttl_ms = request.ttl.unwrap_or(WAKE_TTL_S).min(WAKE_TTL_S_MAX) * 1_000;
-    let order = WakeOrder { event: WakeEvent { session, url, token }, ttl_ms };
-    Ok(WatchCall::Wake { device, order })
+    call.checked().ok_or_else(|| refused(ErrorCode::BAD_REQUEST))
 }
 
 /// The response where watching is not enabled.
@@ -105,8 +146,18 @@ pub fn unavailable() -> ApiError {
     refused(ErrorCode::NOT_AVAILABLE)
 }
 
-/// The body of the response to a wake, with status 200: `{"result":{"status":..}}`.
-pub fn wake_response(status: WakeStatus) -> Vec<u8> {
+/// Status and body of the response that says this.
+pub fn response(answer: &WatchAnswer) -> (u16, Vec<u8>) {
+    match answer {
+        WatchAnswer::Woken(status) => (200, wake_response(*status)),
+        WatchAnswer::Watchers(page) => (200, watchers_response(page)),
+        WatchAnswer::Released(released) => (200, release_response(*released)),
+        WatchAnswer::Busy => (503, error_response(503, "too many requests")),
+    }
+}
+
+/// `{"result":{"status":..}}`.
+fn wake_response(status: WakeStatus) -> Vec<u8> {
     #[derive(Serialize)]
     struct Woken {
         status: &'static str,
@@ -121,8 +172,7 @@ pub fn wake_response(status: WakeStatus) -> Vec<u8> {
     result(Woken { status })
 }
 
-/// The body of the response to a release, with status 200.
-pub fn release_response(released: bool) -> Vec<u8> {
+fn release_response(released: bool) -> Vec<u8> {
     #[derive(Serialize)]
     struct Released {
         released: bool,
@@ -130,9 +180,10 @@ pub fn release_response(released: bool) -> Vec<u8> {
     result(Released { released })
 }
 
-/// The body of the response to a list, with status 200: `watchers` in the order of their names,
-/// `total` of all, and `after` for the next page where there is one.
-pub fn watchers_response(watchers: &[Watcher], total: u64, more: bool) -> Vec<u8> {
+/// `watchers` in the order of their names, `total` of all, and `after` for the next page where there
+/// is one.
+fn watchers_response(page: &WatcherPage) -> Vec<u8> {
+    let WatcherPage { watchers, total, more } = page;
     #[derive(Serialize)]
     struct Row<'a> {
         device: &'a str,
@@ -154,8 +205,8 @@ pub fn watchers_response(watchers: &[Watcher], total: u64, more: bool) -> Vec<u8
         last_heartbeat_age: seconds(watcher.heartbeat_age_ms),
         connected: watcher.connected,
     });
-    let after = watchers.last().filter(|_| more).map(|last| &*last.device);
-    result(Page { watchers: rows.collect(), total, after })
+    let after = watchers.last().filter(|_| *more).map(|last| &*last.device);
+    result(Page { watchers: rows.collect(), total: *total, after })
 }
 
 fn result(value: impl Serialize) -> Vec<u8> {
@@ -233,8 +284,9 @@ mod tests {
             heartbeat_age_ms: 500,
             connected: true,
         };
+        let page = WatcherPage { watchers: vec![watcher], total: 9, more: true };
         assert_eq!(
-            String::from_utf8(watchers_response(&[watcher], 9, true)).unwrap(),
+            String::from_utf8(watchers_response(&page)).unwrap(),
             concat!(
                 r#"{"result":{"watchers":[{"device":"d","lease_age":1.5,"last_heartbeat_age":0.5,"#,
                 r#""connected":true}],"total":9,"after":"d"}}"#

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::logging;
@@ -87,17 +87,30 @@ fn start(
     dev: bool,
     on_listening: impl FnOnce(SocketAddr),
 ) -> Result<(), Box<dyn Error>> {
+    let has_device_table = config.watch.enabled && config.watch.token.table_file.is_some();
     let mut builder = Server::builder(config);
     if dev {
         builder = builder.page(include_str!("../api/page.html"));
     }
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    if has_device_table {
+        signals.add_signal(SIGHUP)?;
+    }
     let server = builder.start()?;
     on_listening(server.address());
-    signals.forever().next();
+    let handle = server.handle();
+    for signal in signals.forever() {
+        if signal != SIGHUP {
+            break;
+        }
+        match handle.reload_devices() {
+            Ok(()) => tracing::info!("the table of devices was read anew"),
+            Err(error) => tracing::error!("the table of devices stays as it was: {error}"),
+        }
+    }
     // The first signal ends the server in order; a second one ends the process at once.
     std::thread::spawn(move || {
-        if signals.forever().next().is_some() {
+        if signals.forever().any(|signal| signal != SIGHUP) {
             std::process::exit(130);
         }
     });

@@ -242,7 +242,7 @@ impl Default for Watch {
 pub struct WatchToken {
     /// `watch.token.hmac_secret_key`: the key of JSON Web Tokens whose claims are the device.
     pub hmac_secret_key: Option<Secret>,
-    /// `watch.token.table_file`: a JSON file of tokens and devices, read at the start.
+    /// `watch.token.table_file`: a JSON file of tokens and devices, read at the start and on SIGHUP.
     pub table_file: Option<String>,
     /// `watch.token.proxy_endpoint`: the URL at which the backend answers for a token.
     pub proxy_endpoint: Option<String>,

@@ -1,15 +1,20 @@
 //! Answers that several homes give: calls of the HTTP API and of threads that are no shard.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
 use super::Core;
 use crate::{
-    api::{self, Call, ErrorMode, NodeInfo, NodeMetrics, PublishOptions, Reply, ShardInfo},
-    auth::Verdict,
+    api::{
+        self, Call, ErrorMode, NodeInfo, NodeMetrics, PublishOptions, Reply, ShardInfo,
+        watch::{WatchAnswer, WatchCall},
+    },
+    auth::{Devices, Verdict},
     close::CloseReason,
-    hub::{Broadcast, ConnRef, HomeAnswer, HttpReply, Publication, ReplyTo, ShardId, ToHome},
+    hub::{
+        Broadcast, Caller, ConnRef, HomeAnswer, HttpReply, Publication, ReplyTo, ShardId, ToHome,
+    },
     limits::REQUESTS_IN_FLIGHT_MAX,
     metrics::{Counters, Counts},
     protocol::{Effect, ErrorCode, Name, Now, Payload, handler::ConnectionRef},
@@ -34,6 +39,8 @@ pub enum OutsideCall {
     },
     /// Describe the node. Answer: [`OutsideAnswer::Info`].
     Info,
+    /// Something about devices. Answer: [`OutsideAnswer::Watch`].
+    Watch(WatchCall),
     /// Send a message to a connection of this shard; no answer, the connection may be gone.
     Send {
         /// The connection.
@@ -43,6 +50,9 @@ pub enum OutsideCall {
         /// Whether it is text.
         text: bool,
     },
+    /// Device tokens are looked up here from now on; no answer. Streams go on: the next heartbeat of a
+    /// device whose token is nobody's any more is told so.
+    Devices(Arc<Devices>),
     /// What a backend said of a token; no answer.
     Verified {
         /// As in the [`Lookup`](super::Lookup).
@@ -66,6 +76,8 @@ pub enum OutsideAnswer {
     Published(Outcome),
     /// The node.
     Info(Box<NodeInfo>),
+    /// What was asked about devices.
+    Watch(WatchAnswer),
 }
 
 /// Who waits for a gathered answer.
@@ -153,11 +165,13 @@ impl Core {
                 self.gather_publish(now, Asker::Outside(id), channel, data, payload);
             }
             OutsideCall::Info => self.gather_info(now, Asker::Outside(id)),
+            OutsideCall::Watch(call) => self.watch_call(now, Caller::Outside(id), call),
             OutsideCall::Send { connection, data, text } => {
                 let bytes = data.to_vec();
                 let effect = if text { Effect::Reply(bytes) } else { Effect::Binary(bytes) };
                 self.run(now, own(connection), &mut vec![effect]);
             }
+            OutsideCall::Devices(devices) => self.watch.devices = Some(devices),
             OutsideCall::Verified { id, verdict } => self.verified(now, id, verdict),
             OutsideCall::Close { connection, reason } => self.close(now, own(connection), reason),
         }

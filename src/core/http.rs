@@ -13,7 +13,7 @@ use crate::{
         http::{self, Event, Limits, Request},
         websocket,
     },
-    hub::{ConnRef, HttpReply},
+    hub::{Caller, ConnRef, HttpReply},
     limits::HTTP_HEAD_BYTES_MAX,
     protocol::{Now, centrifuge, handler::Context},
 };
@@ -137,7 +137,8 @@ impl Core {
                 if let Session::Http(http) = &mut connection.session {
                     http.last |= !keep_alive;
                 }
-                self.watch_call(now, HttpReply { conn, place, keep_alive }, call);
+                let reply = HttpReply { conn, place, keep_alive };
+                self.watch_call(now, Caller::Http(reply), call);
             }
             Route::Watch(asked) => self.watch_asked(now, conn, asked),
             Route::Centrifuge { response } => {

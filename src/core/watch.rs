@@ -4,17 +4,20 @@
 //! A stream that ends in order leaves its connection to the next request: agents watch again on
 //! the same one at once, and would lose a race against a silent close.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use rand_chacha::rand_core::Rng;
 
-use super::{Core, Session, connection::Http};
+use super::{Core, OutsideAnswer, Session, connection::Http};
 use crate::{
-    api::watch::{self as api, WatchCall},
+    api::watch::{self as api, WatchAnswer, WatchCall, WatcherPage},
     auth::{Devices, Verdict},
     close,
     codec::{http, sse},
-    hub::{Beat, ConnRef, Ending, HttpReply, LeaseAnswer, LeaseRequest, ShardId, ToHome, Watcher},
+    hub::{
+        Beat, Caller, ConnRef, Ending, HttpReply, LeaseAnswer, LeaseRequest, ShardId, ToHome,
+        Watcher,
+    },
     limits::{LOOKUPS_IN_FLIGHT_MAX, REQUESTS_IN_FLIGHT_MAX, WATCH_INPUT_BYTES_MAX},
     protocol::{
         Name, Now,
@@ -31,7 +34,9 @@ pub struct WatchSettings {
     pub heartbeat_path: String,
     /// Where agents learn who they are.
     pub device_info_path: String,
-    /// Whose tokens are whose.
+    /// Whose tokens are whose, until [`OutsideCall::Devices`] says otherwise.
+    ///
+    /// [`OutsideCall::Devices`]: super::OutsideCall::Devices
     pub devices: Devices,
     /// Milliseconds for which a lease lasts without a heartbeat.
     pub lease_ttl_ms: u64,
@@ -155,7 +160,7 @@ struct Waiting {
 /// A list of watchers that some homes have not answered yet.
 #[derive(Debug)]
 struct List {
-    reply: HttpReply,
+    caller: Caller,
     limit: usize,
     missing: usize,
     watchers: Vec<Watcher>,
@@ -165,6 +170,8 @@ struct List {
 /// What the watch endpoints of a shard wait for.
 #[derive(Debug, Default)]
 pub(super) struct WatchState {
+    /// Instead of those of the settings.
+    pub(super) devices: Option<Arc<Devices>>,
     lookups: BTreeMap<u64, Waiting>,
     /// For the shell to hand to the threads that ask the backend.
     pub(super) asked: Vec<Lookup>,
@@ -230,8 +237,9 @@ impl Core {
                 leave_ms: u64::MAX,
             });
         }
-        let verdict = match &self.process.settings.watch {
-            Some(settings) => settings.devices.verify(&token, now.unix_s),
+        let settings = self.process.settings.watch.as_ref();
+        let verdict = match self.watch.devices.as_deref().or(settings.map(|s| &s.devices)) {
+            Some(devices) => devices.verify(&token, now.unix_s),
             None => Some(Verdict::Unavailable),
         };
         let waiting = Waiting { reply, what };
@@ -355,11 +363,11 @@ impl Core {
                     self.refuse_device(now, reply, 410, &[], "gone", "no lease is active");
                 }
             },
-            LeaseAnswer::Woken { reply, status } => {
-                self.answer_device(now, reply, 200, &[], JSON, &api::wake_response(status));
+            LeaseAnswer::Woken { caller, status } => {
+                self.answer_caller(now, caller, WatchAnswer::Woken(status));
             }
-            LeaseAnswer::Released { reply, released } => {
-                self.answer_device(now, reply, 200, &[], JSON, &api::release_response(released));
+            LeaseAnswer::Released { caller, released } => {
+                self.answer_caller(now, caller, WatchAnswer::Released(released));
             }
             LeaseAnswer::Listed { list, watchers, total } => {
                 self.listed(now, list, watchers, total);
@@ -490,25 +498,24 @@ impl Core {
     }
 
     /// Begins what a backend asked about devices.
-    pub(super) fn watch_call(&mut self, now: Now, reply: HttpReply, call: WatchCall) {
+    pub(super) fn watch_call(&mut self, now: Now, caller: Caller, call: WatchCall) {
         match call {
             WatchCall::Wake { device, order } => {
                 let home = self.home_of(&device);
-                self.to_lease(home, LeaseRequest::Wake { device, order, reply });
+                self.to_lease(home, LeaseRequest::Wake { device, order, caller });
             }
             WatchCall::Release { device } => {
                 let home = self.home_of(&device);
-                self.to_lease(home, LeaseRequest::Release { device, reply });
+                self.to_lease(home, LeaseRequest::Release { device, caller });
             }
             WatchCall::Watchers { after, limit } => {
                 if self.watch.lists.len() >= REQUESTS_IN_FLIGHT_MAX {
-                    let body = crate::api::error_response(503, "too many requests");
-                    self.answer_device(now, reply, 503, RETRY, JSON, &body);
+                    self.answer_caller(now, caller, WatchAnswer::Busy);
                     return;
                 }
                 let (list, missing) = (self.watch.id(), self.process.shards);
                 let watchers = Vec::new();
-                self.watch.lists.insert(list, List { reply, limit, missing, watchers, total: 0 });
+                self.watch.lists.insert(list, List { caller, limit, missing, watchers, total: 0 });
                 for home in 0..missing {
                     let after = after.clone();
                     self.to_lease(home as ShardId, LeaseRequest::List { after, limit, list });
@@ -525,13 +532,25 @@ impl Core {
         if list.missing > 0 {
             return;
         }
-        let Some(mut list) = self.watch.lists.remove(&id) else { return };
-        list.watchers.sort_by(|one, other| one.device.cmp(&other.device));
+        let Some(list) = self.watch.lists.remove(&id) else { return };
+        let List { caller, limit, mut watchers, total, .. } = list;
+        watchers.sort_by(|one, other| one.device.cmp(&other.device));
         // Every home gave as many as fit on the page, so the first of all are complete.
-        let more = list.watchers.len() >= list.limit;
-        list.watchers.truncate(list.limit);
-        let body = api::watchers_response(&list.watchers, list.total, more);
-        self.answer_device(now, list.reply, 200, &[], JSON, &body);
+        let more = watchers.len() >= limit;
+        watchers.truncate(limit);
+        let page = WatcherPage { watchers, total, more };
+        self.answer_caller(now, caller, WatchAnswer::Watchers(page));
+    }
+
+    fn answer_caller(&mut self, now: Now, caller: Caller, answer: WatchAnswer) {
+        match caller {
+            Caller::Http(reply) => {
+                let (status, body) = api::response(&answer);
+                let extra = if status == 503 { RETRY } else { &[] };
+                self.answer_device(now, reply, status, extra, JSON, &body);
+            }
+            Caller::Outside(id) => self.outside_answers.push((id, OutsideAnswer::Watch(answer))),
+        }
     }
 
     fn device_unavailable(&mut self, now: Now, reply: HttpReply, text: &str) {

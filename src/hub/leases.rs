@@ -15,7 +15,7 @@ use std::{
 };
 
 pub use messages::{
-    Beat, Ending, HttpReply, LeaseAnswer, LeaseRequest, WakeOrder, WakeStatus, Watcher,
+    Beat, Caller, Ending, HttpReply, LeaseAnswer, LeaseRequest, WakeOrder, WakeStatus, Watcher,
 };
 use wakes::{Resolved, Wakes};
 
@@ -140,19 +140,19 @@ impl Leases {
                 turn.stream_ended(device, from, lease, ending);
             }
             LeaseRequest::WakeQueued { lease, .. } => {
-                if let Some((shard, reply)) = device.wakes.queued(lease) {
-                    send(turn.out, shard, LeaseAnswer::Woken { reply, status: WakeStatus::Sent });
+                if let Some((shard, caller)) = device.wakes.queued(lease) {
+                    send(turn.out, shard, LeaseAnswer::Woken { caller, status: WakeStatus::Sent });
                 }
             }
-            LeaseRequest::Wake { order, reply, .. } => {
-                turn.wake(device, order, (from, reply));
+            LeaseRequest::Wake { order, caller, .. } => {
+                turn.wake(device, order, (from, caller));
             }
-            LeaseRequest::Release { reply, .. } => {
+            LeaseRequest::Release { caller, .. } => {
                 let released = device.lease.take().is_some();
                 turn.counters.leases_released += u64::from(released);
                 turn.log("released", device);
                 turn.end_stream(device);
-                send(turn.out, from, LeaseAnswer::Released { reply, released });
+                send(turn.out, from, LeaseAnswer::Released { caller, released });
             }
             LeaseRequest::List { .. } => unreachable!("answered above"),
         });
@@ -406,8 +406,8 @@ impl Turn<'_> {
                 Resolved::Held => WakeStatus::Pending,
                 Resolved::Expired => WakeStatus::NoWatcher,
             };
-            if let Some((shard, reply)) = asker {
-                send(self.out, shard, LeaseAnswer::Woken { reply, status });
+            if let Some((shard, caller)) = asker {
+                send(self.out, shard, LeaseAnswer::Woken { caller, status });
             }
         }
         if let Some(asker) = device.waiting.take() {
@@ -415,22 +415,22 @@ impl Turn<'_> {
         }
     }
 
-    fn wake(&mut self, device: &mut Device, order: WakeOrder, asker: (ShardId, HttpReply)) {
-        let (shard, reply) = asker;
+    fn wake(&mut self, device: &mut Device, order: WakeOrder, asker: (ShardId, Caller)) {
+        let (shard, caller) = asker;
         let known = order.event.session.as_deref().and_then(|session| device.wakes.status(session));
         if let Some(status) = known {
-            send(self.out, shard, LeaseAnswer::Woken { reply, status });
+            send(self.out, shard, LeaseAnswer::Woken { caller, status });
             return;
         }
         if self.wakes_free == 0 || !device.wakes.push(self.now_ms, order, asker) {
-            send(self.out, shard, LeaseAnswer::Woken { reply, status: WakeStatus::Refused });
+            send(self.out, shard, LeaseAnswer::Woken { caller, status: WakeStatus::Refused });
             return;
         }
         self.counters.device_wakes += 1;
         self.offer(device);
-        if let Some(((shard, reply), status)) = device.wakes.not_sent(self.now_ms) {
+        if let Some(((shard, caller), status)) = device.wakes.not_sent(self.now_ms) {
             tracing::debug!(device = &**self.name, ?status, "wake: the device does not watch");
-            send(self.out, shard, LeaseAnswer::Woken { reply, status });
+            send(self.out, shard, LeaseAnswer::Woken { caller, status });
         }
     }
 

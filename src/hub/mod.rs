@@ -19,7 +19,8 @@ pub use congestion::Congestion;
 pub use home::{Home, HomeSettings, Notice};
 pub use idempotency::{IDEMPOTENT_ANSWER_TTL_MS, Idempotency};
 pub use leases::{
-    Beat, Ending, HttpReply, LeaseAnswer, LeaseRequest, Leases, WakeOrder, WakeStatus, Watcher,
+    Beat, Caller, Ending, HttpReply, LeaseAnswer, LeaseRequest, Leases, WakeOrder, WakeStatus,
+    Watcher,
 };
 pub use local::{Active, Local, Member, NO_SUBSCRIPTIONS, Pending, Sealed};
 pub use messages::{

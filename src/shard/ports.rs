@@ -30,13 +30,17 @@ pub enum Command {
     Leave,
 }
 
-/// Why a command was not taken.
+/// Why a command, or a call of [`Handle`](crate::server::Handle), was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
     /// The mailbox is full: the shard is behind. Try again later.
     Busy,
     /// The shard has ended.
     Ended,
+    /// The configuration does not enable what it is about.
+    Disabled,
+    /// What it says is out of bounds; its documentation names them.
+    Invalid,
 }
 
 /// The way into one shard from any thread.

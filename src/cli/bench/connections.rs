@@ -212,24 +212,7 @@ impl Connections {
 
     /// Starts to connect `slot`, which must be empty; the sink hears of the end of it.
     pub(super) fn open(&mut self, slot: usize) -> Result<(), Error> {
-        let address = self.upgrade.address;
-        let connect = || {
-            let kind = Type::STREAM.nonblocking().cloexec();
-            let socket = Socket::new_raw(Domain::for_address(address), kind, None)?;
-            socket.set_tcp_nodelay(true)?;
-            if let Some(source) = source_address(address, self.opened) {
-                socket.bind(&source.into())?;
-            }
-            match socket.connect(&address.into()) {
-                Err(error) if error.raw_os_error() != Some(EINPROGRESS) => return Err(error),
-                _ => {}
-            }
-            let mut stream = TcpStream::from_std(StdStream::from(socket));
-            let interest = Interest::READABLE | Interest::WRITABLE;
-            self.poll.registry().register(&mut stream, Token(slot), interest)?;
-            Ok(stream)
-        };
-        let stream = connect().map_err(Error::system("a connection"))?;
+        let stream = connect(&self.poll, self.upgrade.address, self.opened, slot)?;
         self.opened += 1;
         if self.slots.len() <= slot {
             self.slots.resize_with(slot + 1, || None);
@@ -338,7 +321,7 @@ impl Connections {
     }
 }
 
-pub(super) const EINPROGRESS: i32 = 115;
+const EINPROGRESS: i32 = 115;
 
 /// Closing the socket also removes it from the poll.
 fn end(slot: &mut Option<Connection>, index: usize, loss: Loss, sink: &mut impl Sink) {
@@ -348,9 +331,35 @@ fn end(slot: &mut Option<Connection>, index: usize, loss: Loss, sink: &mut impl 
     }
 }
 
+/// Begins connection number `opened` to the server, whose end the poll tells under `token`.
+pub(super) fn connect(
+    poll: &Poll,
+    address: SocketAddr,
+    opened: u64,
+    token: usize,
+) -> Result<TcpStream, Error> {
+    let connect = || {
+        let kind = Type::STREAM.nonblocking().cloexec();
+        let socket = Socket::new_raw(Domain::for_address(address), kind, None)?;
+        socket.set_tcp_nodelay(true)?;
+        if let Some(source) = source_address(address, opened) {
+            socket.bind(&source.into())?;
+        }
+        match socket.connect(&address.into()) {
+            Err(error) if error.raw_os_error() != Some(EINPROGRESS) => return Err(error),
+            _ => {}
+        }
+        let mut stream = TcpStream::from_std(StdStream::from(socket));
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        poll.registry().register(&mut stream, Token(token), interest)?;
+        Ok(stream)
+    };
+    connect().map_err(Error::system("a connection"))
+}
+
 /// Spreads connections to an IPv4 loopback server over source addresses: one has 28,000 ports, and
 /// each stays in TIME_WAIT after its connection.
-pub(super) fn source_address(target: SocketAddr, opened: u64) -> Option<SocketAddr> {
+fn source_address(target: SocketAddr, opened: u64) -> Option<SocketAddr> {
     match target {
         SocketAddr::V4(target) if target.ip().is_loopback() => {
             let host = (opened / 64 % 250) as u8 + 2;

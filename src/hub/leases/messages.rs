@@ -24,6 +24,15 @@ pub struct HttpReply {
     pub keep_alive: bool,
 }
 
+/// Who waits for the answer to a backend's call, on the shard that asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// A request of the HTTP API.
+    Http(HttpReply),
+    /// A thread that is no shard, by the number of its call.
+    Outside(u64),
+}
+
 /// How a granted stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
@@ -90,14 +99,14 @@ pub enum LeaseRequest {
         /// With what.
         order: WakeOrder,
         /// Who waits.
-        reply: HttpReply,
+        caller: Caller,
     },
     /// Take a device's lease away. Answer: `Released`.
     Release {
         /// The device.
         device: Name,
         /// Who waits.
-        reply: HttpReply,
+        caller: Caller,
     },
     /// Which devices hold a lease? Answer: `Listed`.
     List {
@@ -194,14 +203,14 @@ pub enum LeaseAnswer {
     /// To a `Wake` of the backend.
     Woken {
         /// Who waits.
-        reply: HttpReply,
+        caller: Caller,
         /// How far it is.
         status: WakeStatus,
     },
     /// To a `Release`.
     Released {
         /// Who waits.
-        reply: HttpReply,
+        caller: Caller,
         /// Whether there was a lease.
         released: bool,
     },

@@ -40,8 +40,9 @@ fn said(out: Out) -> Vec<String> {
                     format!("wake {} {}", lease.0[0], event.session.as_deref().unwrap_or("-"))
                 }
                 LeaseAnswer::Heartbeat { beat, .. } => format!("{beat:?}"),
-                LeaseAnswer::Woken { status, reply, .. } => {
-                    format!("{status:?} to {}", reply.conn.slot)
+                LeaseAnswer::Woken { caller: Caller::Http(_), .. } => "nobody asked so".into(),
+                LeaseAnswer::Woken { status, caller: Caller::Outside(call) } => {
+                    format!("{status:?} to {call}")
                 }
                 LeaseAnswer::Released { released, .. } => format!("released {released}"),
                 LeaseAnswer::Listed { watchers, total, .. } => {
@@ -85,7 +86,7 @@ impl Bench {
         let session = (!session.is_empty()).then(|| Name::from(session));
         let event = WakeEvent { session, url: "u".into(), token: "t".into() };
         let (device, order) = (Name::from("d"), WakeOrder { event, ttl_ms });
-        self.apply(8, LeaseRequest::Wake { device, order, reply: reply(8) })
+        self.apply(8, LeaseRequest::Wake { device, order, caller: Caller::Outside(8) })
     }
 
     fn queued(&mut self, number: u8) -> Vec<String> {
@@ -94,7 +95,7 @@ impl Bench {
     }
 
     fn release(&mut self) -> Vec<String> {
-        self.apply(8, LeaseRequest::Release { device: Name::from("d"), reply: reply(8) })
+        self.apply(8, LeaseRequest::Release { device: Name::from("d"), caller: Caller::Outside(8) })
     }
 
     fn due(&mut self) -> Vec<String> {

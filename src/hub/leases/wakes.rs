@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{HttpReply, WakeOrder, WakeStatus};
+use super::{Caller, WakeOrder, WakeStatus};
 use crate::{
     hub::ShardId,
     limits::{WAKE_REPEAT_MS, WAKE_REPEAT_MS_MAX, WAKE_REPORTED_MS, WAKES_PER_DEVICE_MAX},
@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Who waits for the status of a wake.
-pub(super) type Asker = (ShardId, HttpReply);
+pub(super) type Asker = (ShardId, Caller);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {

@@ -644,7 +644,7 @@ mod tests {
                 error_text(2, ErrorCode::NOT_AVAILABLE),
             ),
             (r#"{"id":2,"history":{"channel":"a"}}"#, error_text(2, ErrorCode::NOT_AVAILABLE)),
-            (r#"{"id":2,"sub_refresh":{"channel":"a"}}"#, error_text(2, ErrorCode::NOT_AVAILABLE)),
+            (r#"{"id":2,"sub_refresh":{"channel":"a"}}"#, "close 3501".into()),
         ] {
             assert_eq!(said(&mut connected(&policy, &token), &policy, line), [expected], "{line}");
         }

@@ -9,10 +9,9 @@ use hdrhistogram::Histogram;
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
-use socket2::{Domain, Socket, Type};
 
 use super::wire::{self, Answer, Part};
-use crate::cli::bench::connections::{Clock, EINPROGRESS, source_address};
+use crate::cli::bench::connections::{Clock, connect};
 use crate::cli::bench::measure::{Failures, histogram};
 use crate::cli::bench::{Error, stamp};
 
@@ -179,24 +178,7 @@ impl Fleet {
 
     /// Begins to connect a device that is away.
     pub(super) fn open(&mut self, number: usize) -> Result<(), Error> {
-        let address = self.target.address;
-        let connect = || {
-            let kind = Type::STREAM.nonblocking().cloexec();
-            let socket = Socket::new_raw(Domain::for_address(address), kind, None)?;
-            socket.set_tcp_nodelay(true)?;
-            if let Some(source) = source_address(address, self.opened) {
-                socket.bind(&source.into())?;
-            }
-            match socket.connect(&address.into()) {
-                Err(error) if error.raw_os_error() != Some(EINPROGRESS) => return Err(error),
-                _ => {}
-            }
-            let mut stream = TcpStream::from_std(StdStream::from(socket));
-            let interest = Interest::READABLE | Interest::WRITABLE;
-            self.poll.registry().register(&mut stream, Token(number), interest)?;
-            Ok(stream)
-        };
-        let stream = connect().map_err(Error::system("a connection"))?;
+        let stream = connect(&self.poll, self.target.address, self.opened, number)?;
         self.opened += 1;
         let device = &mut self.devices[number];
         device.stream = Some(stream);
