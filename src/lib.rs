@@ -2,7 +2,7 @@
 
 pub mod api;
 pub mod auth;
-mod backend;
+pub mod backend;
 pub mod channels;
 pub mod cli;
 pub mod close;
@@ -14,6 +14,7 @@ pub mod hub;
 pub mod limits;
 pub mod metrics;
 pub mod protocol;
+pub mod proxy;
 pub mod server;
 pub mod shard;
 #[doc(hidden)]
