@@ -403,6 +403,8 @@ pub fn parse_notices(body: &[u8]) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const ALL: [Method; 6] = [
@@ -565,6 +567,23 @@ mod tests {
             parse(Method::Rpc, r#"{"error":{"code":103}}"#).unwrap_err(),
             "error.code 103 is not from 400 to 1999"
         );
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_that_a_backend_says_panics(
+            body in prop::collection::vec(any::<u8>(), 0..200),
+            field in "(user|info|b64info|data|b64data|subs|override|tags|expire_at|version)",
+            value in "(null|-?[0-9]{1,25}|\"[A-Za-z0-9+/=\\\\]{0,9}\"|\\{\"a\":[0-9]\\}|\\[1\\])",
+        ) {
+            let result = format!(r#"{{"result":{{"{field}":{value}}}}}"#);
+            for method in ALL {
+                let _ = BackendAnswer::parse(method, &body);
+                if let Ok(BackendAnswer::Rpc(Some(data))) = parse(method, &result) {
+                    prop_assert!(serde_json::from_slice::<&RawValue>(&data).is_ok());
+                }
+            }
+        }
     }
 
     #[test]
