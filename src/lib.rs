@@ -2,7 +2,7 @@
 
 pub mod api;
 pub mod auth;
-mod backend;
+pub mod backend;
 pub mod channels;
 pub mod cli;
 pub mod close;
@@ -15,6 +15,7 @@ pub mod jwks;
 pub mod limits;
 pub mod metrics;
 pub mod protocol;
+pub mod proxy;
 pub mod server;
 pub mod shard;
 #[doc(hidden)]

@@ -19,18 +19,19 @@ use crate::{
         NodeInfo, ProcessStats,
         watch::{WatchAnswer, WatchCall, WatcherPage},
     },
-    auth::{DeviceTable, Devices, SignedDevices, TokenOptions, Tokens},
-    backend,
+    auth::{DeviceTable, Devices, SignedDevices, TokenOptions, Tokens, Verdict},
+    backend::{self, Backend, Bounds, Trust, Workers},
     close::CloseReason,
     config::{self, Config},
     core::{Outcome, OutsideAnswer, OutsideCall, Process, Route, Settings, WatchSettings},
     hub::{HashKey, WakeOrder, WakeStatus},
-    limits::{CLOSE_TIMEOUT_MS, LINK_ENTRIES, LOOKUPS_IN_FLIGHT_MAX, SHARDS_MAX},
+    limits::{CLOSE_TIMEOUT_MS, LINK_ENTRIES, SHARDS_MAX},
     protocol::{
         Name, Now, Payload,
         centrifuge::Policy,
         handler::{ConnectionRef, Handler},
     },
+    proxy::{BackendAnswer, ProxyId},
     shard::{self, Command, Mailbox, Refused, links, sleep::Sleeper},
     sys::{cpu, doorbell::Doorbell, requirements, ring::Sizes, sockets},
 };
@@ -47,6 +48,8 @@ const LOOK: Duration = Duration::from_secs(2);
 const STALLED_LOOKS: u32 = 5;
 /// Milliseconds that an HTTP connection may wait between requests, at least.
 const IDLE_TIMEOUT_MS: u64 = 75_000;
+/// The proxy that knows device tokens, in the list of all proxies.
+const DEVICES: ProxyId = ProxyId(0);
 /// What is said when an executor ended before its shard began.
 const EXECUTOR_FAILED: &str = "a shard's executor did not start (what it said stands above); most likely \
      locked memory is short: raise `ulimit -l` or LimitMEMLOCK=, see tuning/check";
@@ -62,6 +65,8 @@ pub enum Error {
     Devices(String),
     /// Tokens cannot be verified as configured; the text names the option.
     Tokens(String),
+    /// A proxy to the backend cannot be used; the text says which and why.
+    Backend(String),
     /// The address cannot be listened on; the text says why and what to do.
     Listen(String),
     /// A shard did not start.
@@ -75,9 +80,11 @@ impl fmt::Display for Error {
                 let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
                 f.write_str(&lines.join("\n"))
             }
-            Self::Devices(text) | Self::Tokens(text) | Self::Listen(text) | Self::Shard(text) => {
-                f.write_str(text)
-            }
+            Self::Devices(text)
+            | Self::Tokens(text)
+            | Self::Backend(text)
+            | Self::Listen(text)
+            | Self::Shard(text) => f.write_str(text),
         }
     }
 }
@@ -139,9 +146,18 @@ impl Builder {
         let shutdown_timeout = self.config.shutdown.timeout;
         let token = &self.config.watch.token;
         let endpoint = token.proxy_endpoint.clone().filter(|_| self.config.watch.enabled);
-        let endpoint = endpoint.map(|url| backend::Endpoint { url, timeout: token.proxy_timeout });
         let devices_file = token.table_file.as_deref().filter(|_| self.config.watch.enabled);
         let devices_file = devices_file.map(Arc::from);
+        let devices = endpoint.map(|endpoint| backend::Proxy {
+            name: "watch.token.proxy_endpoint".into(),
+            endpoint,
+            timeout: token.proxy_timeout,
+            ..backend::Proxy::default()
+        });
+        let backend = devices
+            .map(|proxy| Backend::new(&[proxy], &Trust::System, Bounds::default()))
+            .transpose()
+            .map_err(Error::Backend)?;
         let process = Arc::new(self.process(shards)?);
         let mailboxes = Arc::from([]);
         let mut server = Server {
@@ -151,7 +167,7 @@ impl Builder {
             shutdown_timeout,
             watchdog: None,
         };
-        server.start_shards(process, listeners, &cpus, sizes, epoch, endpoint.as_ref())?;
+        server.start_shards(process, listeners, &cpus, sizes, epoch, backend)?;
         Ok(server)
     }
 
@@ -416,7 +432,7 @@ impl Server {
         cpus: &[usize],
         sizes: Sizes,
         epoch: Instant,
-        endpoint: Option<&backend::Endpoint>,
+        backend: Option<(Backend, Workers)>,
     ) -> Result<(), Error> {
         let shards = process.shards;
         let rings: Arc<Vec<OnceLock<_>>> = Arc::new((0..shards).map(|_| OnceLock::new()).collect());
@@ -425,7 +441,7 @@ impl Server {
         let mut mailboxes = Vec::with_capacity(shards);
         let mut turns = Vec::with_capacity(shards);
         let ports = links::mesh(shards, LINK_ENTRIES);
-        let (asked, lookups) = bounded(LOOKUPS_IN_FLIGHT_MAX);
+        let (backend, workers) = backend.unzip();
         for (shard, (listener, ports)) in listeners.into_iter().zip(ports).enumerate() {
             let (sender, commands) = bounded(MAILBOX_COMMANDS);
             let doorbell = Doorbell::new().map_err(|error| Error::Shard(error.to_string()))?;
@@ -448,7 +464,7 @@ impl Server {
                 go,
                 commands,
                 doorbell,
-                lookups: endpoint.map(|_| asked.clone()),
+                devices: backend.clone().map(|backend| (backend, DEVICES)),
                 turns: counter,
                 epoch,
                 ready,
@@ -473,8 +489,17 @@ impl Server {
         for (_, open) in gates {
             open.send(()).expect("a shard that is ready waits for this");
         }
-        if let Some(endpoint) = endpoint {
-            backend::start(endpoint, &lookups, &mailboxes)
+        if let Some(workers) = workers {
+            let mailboxes = mailboxes.clone();
+            workers
+                .start(move |shard, id, answer| {
+                    let verdict = match answer {
+                        BackendAnswer::Device(verdict) => verdict,
+                        _ => Verdict::Unavailable,
+                    };
+                    let call = OutsideCall::Verified { id, verdict };
+                    mailboxes[usize::from(shard)].send_waiting(Command::Call { call, reply: None });
+                })
                 .map_err(|error| Error::Shard(format!("no thread for the backend: {error}")))?;
         }
         self.handle.mailboxes = mailboxes.into();

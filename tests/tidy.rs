@@ -19,6 +19,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("frame", &["codec"]),
     ("auth", &["channels", "limits"]),
     ("protocol", &["auth", "channels", "codec", "close", "limits"]),
+    ("proxy", &["auth", "close", "limits", "protocol"]),
     ("hub", &["channels", "protocol", "codec", "frame", "limits", "metrics"]),
     ("api", &["protocol", "hub", "codec", "auth", "close", "limits", "metrics"]),
     (
@@ -29,14 +30,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     // Impure: one core, the process, the program.
-    ("shard", &["core", "hub", "protocol", "frame", "sys", "limits"]),
-    ("backend", &["shard", "core", "hub", "auth"]),
+    ("backend", &["auth", "hub", "limits", "protocol", "proxy"]),
     ("jwks", &["auth", "limits"]),
+    ("shard", &["backend", "core", "hub", "protocol", "proxy", "frame", "sys", "limits"]),
     (
         "server",
         &[
-            "backend", "shard", "core", "channels", "api", "hub", "protocol", "auth", "close",
-            "config", "jwks", "limits", "sys",
+            "backend", "shard", "core", "channels", "api", "hub", "protocol", "proxy", "auth",
+            "close", "config", "jwks", "limits", "sys",
         ],
     ),
     ("cli", &["auth", "server", "config", "jwks", "sys", "limits", "watch"]),
@@ -45,7 +46,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
 ];
 
 /// Modules that decide: the simulation runs them, so they may not reach for the world.
-const PURE: &[&str] = &["channels", "codec", "frame", "auth", "protocol", "hub", "api", "core"];
+const PURE: &[&str] =
+    &["channels", "codec", "frame", "auth", "protocol", "proxy", "hub", "api", "core"];
 
 /// Files that decide, in modules that do not only that.
 const PURE_FILES: &[&str] = &[

@@ -17,11 +17,13 @@ use rustix::io::Errno;
 
 use super::{links::Ports, ports::Command, sleep::Sleeper};
 use crate::{
+    backend::{Backend, Question},
     core::{Core, Flush, How, LinkMessage, Lookup, OutsideAnswer, Process, ReadEnd, Shell},
     frame::Segment,
     hub::{ConnRef, ShardId},
     limits::SLEEP_MS_MAX,
     protocol::Now,
+    proxy::{BackendCall, ProxyId},
     sys::{
         doorbell::Doorbell,
         ring::{self, Completion, Key, Ring, RingAddress, Sizes},
@@ -61,8 +63,8 @@ pub struct Start {
     pub commands: Receiver<Command>,
     /// What wakes the shard when they say it.
     pub doorbell: Doorbell,
-    /// To the threads that ask the backend about device tokens, if there are any.
-    pub lookups: Option<Sender<(ShardId, Lookup, Instant)>>,
+    /// The threads that ask the backend, and which proxy knows device tokens, if there is one.
+    pub devices: Option<(Backend, ProxyId)>,
     /// Turns made, for the watchdog.
     pub turns: Arc<AtomicU64>,
     /// The start of the process's monotonic time.
@@ -100,7 +102,7 @@ pub async fn run(start: Start) {
             pushed: Vec::new(),
             answers: Answers::default(),
             shard: start.shard,
-            lookups: start.lookups,
+            devices: start.devices,
             wakes: 0,
         },
         own: usize::from(start.shard),
@@ -337,7 +339,7 @@ struct RingShell {
     pushed: Vec<ShardId>,
     answers: Answers,
     shard: ShardId,
-    lookups: Option<Sender<(ShardId, Lookup, Instant)>>,
+    devices: Option<(Backend, ProxyId)>,
     wakes: u64,
 }
 
@@ -387,8 +389,11 @@ impl Shell for RingShell {
     }
 
     fn look_up(&mut self, lookup: Lookup) -> bool {
-        let question = (self.shard, lookup, Instant::now());
-        self.lookups.as_ref().is_some_and(|lookups| lookups.try_send(question).is_ok())
+        let Some((backend, proxy)) = &self.devices else { return false };
+        let Lookup { id, token } = lookup;
+        let call = BackendCall::Device { token };
+        let question = Question { shard: self.shard, id, call, since: Instant::now() };
+        backend.ask(*proxy, question).is_ok()
     }
 
     fn answer(&mut self, id: u64, answer: OutsideAnswer) {
