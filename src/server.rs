@@ -25,7 +25,7 @@ use crate::{
     limits::{LINK_ENTRIES, LOOKUPS_IN_FLIGHT_MAX, SHARDS_MAX},
     protocol::{
         Name, Now, Payload,
-        centrifuge::{ChannelRules, Policy},
+        centrifuge::Policy,
         handler::{ConnectionRef, Handler},
     },
     shard::{self, Command, Mailbox, Refused, links, sleep::Sleeper},
@@ -207,7 +207,6 @@ fn settings(
     shards: usize,
 ) -> Settings {
     let client = config.client;
-    let channel = &config.channel.without_namespace;
     let ms = |duration: Duration| duration.as_millis() as u64;
     let tokens = client.token.hmac_secret_key.as_ref().map(|secret| {
         Tokens::new(secret.expose(), client.token.audience.clone(), client.token.issuer.clone())
@@ -239,14 +238,7 @@ fn settings(
             ping_interval_ms: ms(client.ping_interval),
             pong_timeout_ms: ms(client.pong_timeout),
             stale_close_ms: ms(client.stale_close_delay),
-            channel_bytes_max: config.channel.max_length,
-            channels: ChannelRules {
-                allow_subscribe_for_client: channel.allow_subscribe_for_client,
-                allow_subscribe_for_anonymous: channel.allow_subscribe_for_anonymous,
-                allow_publish_for_client: channel.allow_publish_for_client,
-                allow_publish_for_subscriber: channel.allow_publish_for_subscriber,
-                allow_publish_for_anonymous: channel.allow_publish_for_anonymous,
-            },
+            channels: Arc::new(config.channel.channels()),
             version: env!("CARGO_PKG_VERSION").into(),
             node: uid,
         },

@@ -280,7 +280,7 @@ fn publications_of_many_have_one_order_for_all() {
 #[test]
 fn a_request_and_frames_behind_it_may_come_in_any_pieces() {
     let server = Server::dev(&[QUIET]);
-    let subscribe = r#"{"id":2,"subscribe":{"channel":"ü"}}"#;
+    let subscribe = r#"{"id":2,"subscribe":{"channel":"c","data":"ü"}}"#;
     let frames =
         [frame(FIN | TEXT, CONNECT.as_bytes()), frame(FIN | TEXT, subscribe.as_bytes())].concat();
     let all = [upgrade("").as_bytes(), &frames].concat();

@@ -17,7 +17,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // Pure: bytes, tokens, sessions, truth, and the core that joins them.
     ("codec", &["close", "limits"]),
     ("frame", &["codec"]),
-    ("auth", &["limits"]),
+    ("auth", &["channels", "limits"]),
     ("protocol", &["auth", "channels", "codec", "close", "limits"]),
     ("hub", &["channels", "protocol", "codec", "frame", "limits", "metrics"]),
     ("api", &["protocol", "hub", "codec", "auth", "close", "limits", "metrics"]),

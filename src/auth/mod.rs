@@ -2,6 +2,7 @@
 
 pub mod devices;
 pub mod origin;
+pub mod permissions;
 pub mod tokens;
 
 use subtle::ConstantTimeEq;

@@ -1,6 +1,7 @@
 //! The command line: from arguments to an exit code, one file per subcommand.
 
 mod bench;
+mod config;
 mod logging;
 mod serve;
 mod watch;
@@ -23,6 +24,8 @@ enum Command {
     /// Load generator for this server and its peers.
     Bench(bench::BenchArgs),
     Watch(watch::Arguments),
+    #[command(subcommand)]
+    Config(config::Command),
 }
 
 /// Runs the program with the arguments of the process. A failure is told on stderr.
@@ -31,6 +34,7 @@ pub fn main() -> ExitCode {
         Command::Serve(arguments) => serve::run(arguments),
         Command::Bench(arguments) => bench::run(arguments).map_err(Into::into),
         Command::Watch(arguments) => return watch::run(arguments),
+        Command::Config(command) => return config::run(&command),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

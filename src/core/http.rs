@@ -275,7 +275,7 @@ impl super::Settings {
                 Err(error) => respond(error.status, error.body),
             };
         }
-        let max = self.policy.channel_bytes_max;
+        let max = self.policy.channels.max_length;
         match shapes::parse(request.method, request.path, request.body, max) {
             Ok(call) => Route::Call { call, keep_alive },
             Err(error) => respond(error.status, error.body),

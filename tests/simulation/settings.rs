@@ -8,12 +8,10 @@ use std::sync::{
 use tiderace::{
     api::ProcessStats,
     auth::tokens::{Tokens, sign_connection},
+    channels::{ChannelOptions, Channels},
     core::{Process, Route, Settings},
     hub::HashKey,
-    protocol::{
-        Now,
-        centrifuge::{ChannelRules, Policy},
-    },
+    protocol::{Now, centrifuge::Policy},
 };
 
 use super::{
@@ -75,13 +73,15 @@ pub fn process(
     alive: &Arc<AtomicUsize>,
 ) -> Arc<Process> {
     let alive = Arc::clone(alive);
-    let rules = ChannelRules {
+    let options = ChannelOptions {
         allow_subscribe_for_client: true,
         allow_subscribe_for_anonymous: true,
         allow_publish_for_client: true,
         allow_publish_for_subscriber: true,
         allow_publish_for_anonymous: true,
+        ..ChannelOptions::default()
     };
+    let channels = Channels { without_namespace: Arc::new(options), ..Channels::default() };
     let policy = Policy {
         insecure: false,
         anonymous: true,
@@ -89,8 +89,7 @@ pub fn process(
         ping_interval_ms: 25_000,
         pong_timeout_ms: 8_000,
         stale_close_ms: 15_000,
-        channel_bytes_max: 255,
-        channels: rules,
+        channels: Arc::new(channels),
         version: "0".to_owned(),
         node: String::new(),
     };

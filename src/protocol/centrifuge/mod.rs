@@ -15,7 +15,9 @@ use uuid::Uuid;
 use self::command::{ChannelRequest, Command, Method, PublishRequest, TokenRequest};
 use self::reply::{ConnectResult, Expiry};
 use super::{Answer, Effect, ErrorCode, Name, Now, Payload, Request};
+use crate::auth::permissions::{self, Access};
 use crate::auth::{ConnectionClaims, TokenError, Tokens};
+use crate::channels::{ChannelOptions, Channels, NameFault};
 use crate::close::{BAD_REQUEST, CONNECTION_EXPIRED, CloseReason, INVALID_TOKEN, NO_PONG, STALE};
 
 pub(crate) use self::command::{one_line, present};
@@ -50,29 +52,12 @@ pub struct Policy {
     pub pong_timeout_ms: u64,
     /// Milliseconds within which a client must have connected. 0 waits for ever.
     pub stale_close_ms: u64,
-    /// Bytes of a channel's name; longer ones are refused with error 107.
-    pub channel_bytes_max: usize,
-    /// Who may do what in channels.
-    pub channels: ChannelRules,
+    /// What channels may be called, and who may do what in them.
+    pub channels: Arc<Channels>,
     /// The server's version in the connect reply. Clients rely on its not being empty.
     pub version: String,
     /// The node's id in the connect reply; empty to leave it out.
     pub node: String,
-}
-
-/// Centrifugo's permissions of a channel namespace, by the names that they have there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct ChannelRules {
-    /// Users may subscribe.
-    pub allow_subscribe_for_client: bool,
-    /// So may the anonymous user, if users may.
-    pub allow_subscribe_for_anonymous: bool,
-    /// Users may publish.
-    pub allow_publish_for_client: bool,
-    /// Users may publish to channels that they are subscribed to.
-    pub allow_publish_for_subscriber: bool,
-    /// So may the anonymous user, where users may.
-    pub allow_publish_for_anonymous: bool,
 }
 
 /// How far a session is.
@@ -345,18 +330,25 @@ impl Session {
         request: &ChannelRequest<'_>,
         out: &mut Vec<Effect>,
     ) -> Handled {
-        let rules = policy.channels;
-        let allowed = policy.insecure
-            || rules.allow_subscribe_for_client
-                && (!self.user().is_empty() || rules.allow_subscribe_for_anonymous);
-        let effect = match self.channel(policy, &request.channel)? {
+        let effect = match self.named(policy, &request.channel)? {
             Err(code) => error(id, code),
             // A subscription token is invalid where there is no key for one, and an invalid one is
             // answered so (centrifugo `OnSubscribe`), whatever else would allow the subscription.
-            Ok(_) if !allowed || !request.token.is_empty() => {
-                error(id, ErrorCode::PERMISSION_DENIED)
+            Ok(_) if !request.token.is_empty() => error(id, ErrorCode::PERMISSION_DENIED),
+            Ok((channel, options)) => {
+                let (channels, user) = (&policy.channels, self.user());
+                let insecure = policy.insecure;
+                match permissions::may_subscribe(channels, options, &channel, user, false, insecure)
+                {
+                    Access::Allowed => {
+                        Effect::Request { command: id, request: Request::Subscribe { channel } }
+                    }
+                    Access::AskBackend => error(id, ErrorCode::NOT_AVAILABLE),
+                    Access::IfSubscribed | Access::Denied => {
+                        error(id, ErrorCode::PERMISSION_DENIED)
+                    }
+                }
             }
-            Ok(channel) => Effect::Request { command: id, request: Request::Subscribe { channel } },
         };
         out.push(effect);
         Ok(())
@@ -397,18 +389,16 @@ impl Session {
         policy: &Policy,
         request: &PublishRequest<'_>,
     ) -> Result<Result<Request, ErrorCode>, CloseReason> {
-        let channel = match self.channel(policy, &request.channel)? {
-            Ok(channel) => channel,
+        let (channel, options) = match self.named(policy, &request.channel)? {
+            Ok(named) => named,
             Err(code) => return Ok(Err(code)),
         };
-        let rules = policy.channels;
-        let known = !self.user().is_empty() || rules.allow_publish_for_anonymous;
-        let subscribers_only = if policy.insecure || known && rules.allow_publish_for_client {
-            false
-        } else if known && rules.allow_publish_for_subscriber {
-            true
-        } else {
-            return Ok(Err(ErrorCode::PERMISSION_DENIED));
+        let subscribers_only = match permissions::may_publish(options, self.user(), policy.insecure)
+        {
+            Access::Allowed => false,
+            Access::IfSubscribed => true,
+            Access::AskBackend => return Ok(Err(ErrorCode::NOT_AVAILABLE)),
+            Access::Denied => return Ok(Err(ErrorCode::PERMISSION_DENIED)),
         };
         let Some(data) = request.data else { return Ok(Err(ErrorCode::BAD_REQUEST)) };
         let mut buffer = Uuid::encode_buffer();
@@ -429,10 +419,26 @@ impl Session {
         if channel.is_empty() {
             return Err(BAD_REQUEST);
         }
-        if channel.len() > policy.channel_bytes_max {
+        if channel.len() > policy.channels.max_length {
             return Ok(Err(ErrorCode::BAD_REQUEST));
         }
         Ok(Ok(Arc::from(channel)))
+    }
+
+    /// The channel that a request names, and what holds in it (centrifugo `validateChannelName`).
+    fn named<'a>(
+        &self,
+        policy: &'a Policy,
+        channel: &str,
+    ) -> Result<Result<(Name, &'a ChannelOptions), ErrorCode>, CloseReason> {
+        if channel.is_empty() {
+            return Err(BAD_REQUEST);
+        }
+        Ok(match policy.channels.named(channel) {
+            Ok(options) => Ok((Arc::from(channel), options)),
+            Err(NameFault::Malformed) => Err(ErrorCode::BAD_REQUEST),
+            Err(NameFault::UnknownNamespace) => Err(ErrorCode::UNKNOWN_CHANNEL),
+        })
     }
 
     /// centrifugo `OnRefresh` and centrifuge `handleRefresh`, but for one thing: a token without an
@@ -545,17 +551,22 @@ mod tests {
             ping_interval_ms: 25_000,
             pong_timeout_ms: 8_000,
             stale_close_ms: 10_000,
-            channel_bytes_max: 10,
-            channels: ChannelRules {
+            channels: channels(ChannelOptions {
                 allow_subscribe_for_client: true,
                 allow_subscribe_for_anonymous: true,
                 allow_publish_for_client: true,
-                allow_publish_for_subscriber: false,
                 allow_publish_for_anonymous: true,
-            },
+                ..ChannelOptions::default()
+            }),
             version: "1.0".to_owned(),
             node: String::new(),
         }
+    }
+
+    /// Names of at most 10 bytes, with these options where no namespace is named.
+    fn channels(options: ChannelOptions) -> Arc<Channels> {
+        let (without_namespace, max_length) = (Arc::new(options), 10);
+        Arc::new(Channels { without_namespace, max_length, ..Channels::default() })
     }
 
     fn fresh(policy: &Policy) -> Session {
@@ -852,46 +863,42 @@ mod tests {
 
     #[test]
     fn permissions_follow_the_rules_of_the_channel() {
-        const NONE: ChannelRules = ChannelRules {
-            allow_subscribe_for_client: false,
-            allow_subscribe_for_anonymous: false,
-            allow_publish_for_client: false,
-            allow_publish_for_subscriber: false,
-            allow_publish_for_anonymous: false,
-        };
-        const ALL: ChannelRules = ChannelRules {
+        let none = ChannelOptions::default();
+        let all = ChannelOptions {
             allow_subscribe_for_client: true,
             allow_subscribe_for_anonymous: true,
             allow_publish_for_client: true,
             allow_publish_for_subscriber: true,
             allow_publish_for_anonymous: true,
+            ..ChannelOptions::default()
         };
-        let no_anonymous = ChannelRules {
+        let no_anonymous = ChannelOptions {
             allow_subscribe_for_anonymous: false,
             allow_publish_for_anonymous: false,
-            ..ALL
+            ..all.clone()
         };
-        let only_anonymous = ChannelRules {
+        let only_anonymous = ChannelOptions {
             allow_subscribe_for_anonymous: true,
             allow_publish_for_anonymous: true,
-            ..NONE
+            ..none.clone()
         };
-        let subscribers = ChannelRules { allow_publish_for_client: false, ..ALL };
+        let subscribers = ChannelOptions { allow_publish_for_client: false, ..all.clone() };
         let subscribers_with_a_name =
-            ChannelRules { allow_publish_for_client: false, ..no_anonymous };
+            ChannelOptions { allow_publish_for_client: false, ..no_anonymous.clone() };
         // Whether a user and an anonymous may subscribe; how each may publish.
         for (rules, insecure, user, anonymous) in [
-            (NONE, false, (false, None), (false, None)),
-            (NONE, true, (true, Some(false)), (true, Some(false))),
-            (ALL, false, (true, Some(false)), (true, Some(false))),
-            (no_anonymous, false, (true, Some(false)), (false, None)),
-            (no_anonymous, true, (true, Some(false)), (true, Some(false))),
-            (only_anonymous, false, (false, None), (false, None)),
-            (subscribers, false, (true, Some(true)), (true, Some(true))),
-            (subscribers, true, (true, Some(false)), (true, Some(false))),
-            (subscribers_with_a_name, false, (true, Some(true)), (false, None)),
+            (&none, false, (false, None), (false, None)),
+            (&none, true, (true, Some(false)), (true, Some(false))),
+            (&all, false, (true, Some(false)), (true, Some(false))),
+            (&no_anonymous, false, (true, Some(false)), (false, None)),
+            (&no_anonymous, true, (true, Some(false)), (true, Some(false))),
+            (&only_anonymous, false, (false, None), (false, None)),
+            (&subscribers, false, (true, Some(true)), (true, Some(true))),
+            (&subscribers, true, (true, Some(false)), (true, Some(false))),
+            (&subscribers_with_a_name, false, (true, Some(true)), (false, None)),
         ] {
-            let policy = Policy { channels: rules, insecure, ..policy() };
+            let channels = channels(rules.clone());
+            let policy = Policy { channels, insecure, ..policy() };
             let token = sign_connection(SECRET, "42", None, None);
             for (token, (subscribes, publishes)) in [(&token[..], user), ("", anonymous)] {
                 let mut session = connected(&policy, token);
@@ -910,6 +917,41 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn names_and_backends_decide_before_permissions() {
+        let open = ChannelOptions {
+            allow_subscribe_for_client: true,
+            allow_publish_for_client: true,
+            ..ChannelOptions::default()
+        };
+        let asked = ChannelOptions {
+            subscribe_proxy_enabled: true,
+            publish_proxy_enabled: true,
+            ..open.clone()
+        };
+        let namespaces = [("ns".into(), Arc::new(asked))].into();
+        let without_namespace = Arc::new(open);
+        let channels = Arc::new(Channels { without_namespace, namespaces, ..Channels::default() });
+        let policy = Policy { channels, ..policy() };
+        let mut session = connected(&policy, &sign_connection(SECRET, "42", None, None));
+        for (channel, code) in [
+            ("x:a", ErrorCode::UNKNOWN_CHANNEL),
+            ("\u{e9}", ErrorCode::BAD_REQUEST),
+            ("ns:a", ErrorCode::NOT_AVAILABLE),
+        ] {
+            let subscribe = format!(r#"{{"id":2,"subscribe":{{"channel":"{channel}"}}}}"#);
+            assert_eq!(said(&mut session, &policy, &subscribe), [error_text(2, code)]);
+            let publish = format!(r#"{{"id":3,"publish":{{"channel":"{channel}","data":1}}}}"#);
+            assert_eq!(said(&mut session, &policy, &publish), [error_text(3, code)]);
+        }
+        let subscribe = r#"{"id":2,"subscribe":{"channel":"$a"}}"#;
+        let denied = error_text(2, ErrorCode::PERMISSION_DENIED);
+        assert_eq!(said(&mut session, &policy, subscribe), [denied]);
+        // What is left need not exist.
+        let unsubscribe = r#"{"id":2,"unsubscribe":{"channel":"x:a"}}"#;
+        assert_eq!(said(&mut session, &policy, unsubscribe), ["2 unsubscribe x:a"]);
     }
 
     #[test]
