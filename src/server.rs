@@ -275,7 +275,6 @@ fn settings(
     shards: usize,
 ) -> Settings {
     let client = config.client;
-    let channel = &config.channel.without_namespace;
     let ms = |duration: Duration| duration.as_millis() as u64;
     let api_key = config.http_api.key.as_ref().map(|key| key.expose().to_owned());
     let page = page.map(|html| html.replace("{{API_KEY}}", &script_text(api_key.as_deref())));
@@ -288,9 +287,9 @@ fn settings(
             .connection_limit
             .map_or(descriptors, |limit| usize::from(limit).min(descriptors)),
         queue_bytes_max: client.queue_max_size,
-        history_bytes_max: 256 << 20,
-        recovery_publications_max: 300,
-        user_connections_max: None,
+        history_bytes_max: config.engine.history_bytes_max,
+        recovery_publications_max: client.recovery_max_publication_limit,
+        user_connections_max: client.user_connection_limit.map(Into::into),
         message_bytes_max: config.websocket.message_size_limit,
         body_bytes_max: config.http_api.max_request_body_size,
         subscriptions_max: client.channel_limit,
@@ -308,22 +307,13 @@ fn settings(
             ping_interval_ms: ms(client.ping_interval),
             pong_timeout_ms: ms(client.pong_timeout),
             stale_close_ms: ms(client.stale_close_delay),
-            channels: Arc::new(crate::channels::Channels {
-                max_length: config.channel.max_length,
-                without_namespace: Arc::new(crate::channels::ChannelOptions {
-                    allow_subscribe_for_client: channel.allow_subscribe_for_client,
-                    allow_subscribe_for_anonymous: channel.allow_subscribe_for_anonymous,
-                    allow_publish_for_client: channel.allow_publish_for_client,
-                    allow_publish_for_subscriber: channel.allow_publish_for_subscriber,
-                    allow_publish_for_anonymous: channel.allow_publish_for_anonymous,
-                    ..Default::default()
-                }),
-                ..Default::default()
-            }),
-            history_publications_max: 300,
-            personal_namespace: None,
-            expired_close_delay_s: 25,
-            expired_sub_close_delay_s: 25,
+            channels: Arc::new(config.channel.channels()),
+            history_publications_max: client.history_max_publication_limit,
+            personal_namespace: Some(client.subscribe_to_user_personal_channel)
+                .filter(|personal| personal.enabled)
+                .map(|personal| personal.personal_channel_namespace),
+            expired_close_delay_s: client.expired_close_delay.as_secs(),
+            expired_sub_close_delay_s: client.expired_sub_close_delay.as_secs(),
             version: env!("CARGO_PKG_VERSION").into(),
             node: uid,
         },

@@ -1,6 +1,7 @@
 //! The command line: from arguments to an exit code, one file per subcommand.
 
 mod bench;
+mod config;
 mod logging;
 mod serve;
 mod token;
@@ -25,6 +26,8 @@ enum Command {
     Bench(bench::BenchArgs),
     Watch(watch::Arguments),
     Token(token::Arguments),
+    #[command(subcommand)]
+    Config(config::Command),
 }
 
 /// Runs the program with the arguments of the process. A failure is told on stderr.
@@ -34,6 +37,7 @@ pub fn main() -> ExitCode {
         Command::Bench(arguments) => bench::run(arguments).map_err(Into::into),
         Command::Watch(arguments) => return watch::run(arguments),
         Command::Token(arguments) => return token::run(arguments),
+        Command::Config(command) => return config::run(&command),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -201,17 +201,21 @@ impl Arguments {
 }
 
 /// A side from which nobody could use the server.
-struct Missing {
-    effect: &'static str,
+pub(super) struct Missing {
+    pub(super) effect: &'static str,
     remedy: &'static str,
 }
 
-fn missing_access(config: &Config) -> Vec<Missing> {
+/// Whether clients or the backend are locked out.
+pub(super) fn missing_access(config: &Config) -> Vec<Missing> {
     let client = &config.client;
     let mut missing = Vec::new();
-    if client.token.hmac_secret_key.is_none()
+    let asked = client.proxy.connect.enabled || client.user_id_http_header.is_some();
+    if !client.token.has_key()
+        && !asked
         && !client.allow_anonymous_connect_without_token
         && !client.insecure
+        && !client.insecure_skip_token_signature_verify
     {
         missing.push(Missing {
             effect: "no client can connect: client.token.hmac_secret_key is not set",

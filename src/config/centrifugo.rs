@@ -10,93 +10,174 @@ pub(super) enum Loss {
     Feature,
     /// Less is protected than the file says: an error.
     Protection,
+    /// Nothing: what it asks for is so anyway.
+    Nothing,
 }
 
 /// Paths whose loss opens something. Everything below a path counts too.
 const PROTECTIONS: &[&str] = &[
     "http_server.internal_address",
     "http_server.internal_port",
-    "http_server.tls.enabled",
-    "client.token.audience_regex",
-    "client.token.issuer_regex",
-    "client.disallow_anonymous_connection_tokens",
-    "channel.namespaces",
-    "channel.without_namespace.channel_regex",
+    "http_server.tls",
+    "http_server.tls_autocert",
 ];
 
 /// Paths of missing features. Everything below a path counts too.
 #[rustfmt::skip]
 const FEATURES: &[&str] = &[
     // Sections.
-    "admin", "broker", "consumers", "debug", "dev", "emulation", "enable_unreleased_features",
-    "graphite", "grpc_api", "http_stream", "init", "map_broker", "node", "opentelemetry",
-    "pid_file", "presence_manager", "prometheus", "proxies", "rpc", "sse", "swagger", "uni_grpc",
-    "uni_http_stream", "uni_sse", "uni_websocket", "usage_stats", "webtransport",
+    "admin", "broker", "consumers", "debug", "dev", "enable_unreleased_features", "graphite",
+    "grpc_api", "init", "map_broker", "opentelemetry", "pid_file", "presence_manager", "prometheus",
+    "shared_poll", "swagger", "uni_grpc", "webtransport",
     // Within the sections that tiderace has.
-    "http_server.http3", "http_server.tls", "http_server.tls_external", "http_server.internal_tls",
+    "http_server.h2c_external", "http_server.http3", "http_server.internal_tls",
+    "http_server.tls_external",
     "log.file",
-    "engine.type", "engine.redis",
-    "client.allowed_delta_types", "client.channel_position_check_delay",
-    "client.channel_position_max_time_lag", "client.concurrency",
-    "client.connect_include_server_time", "client.connect_proxy_name",
-    "client.connection_rate_limit", "client.expired_close_delay",
-    "client.expired_sub_close_delay", "client.history_max_publication_limit",
-    "client.insecure_skip_token_signature_verify", "client.presence_update_interval",
-    "client.proxy", "client.recovery_max_publication_limit", "client.refresh_proxy_name",
-    "client.subscribe_to_user_personal_channel", "client.subscription_token",
-    "client.user_connection_limit", "client.user_id_http_header",
-    "client.token.ecdsa_public_key", "client.token.jwks_public_endpoint",
-    "client.token.rsa_public_key", "client.token.user_id_claim",
-    "channel.history_meta_ttl", "channel.namespace_boundary", "channel.private_prefix",
-    "channel.proxy", "channel.user_boundary", "channel.user_separator",
-    "channel.without_namespace.allow_history_for_anonymous",
-    "channel.without_namespace.allow_history_for_client",
-    "channel.without_namespace.allow_history_for_subscriber",
-    "channel.without_namespace.allow_positioning",
-    "channel.without_namespace.allow_presence_for_anonymous",
-    "channel.without_namespace.allow_presence_for_client",
-    "channel.without_namespace.allow_presence_for_subscriber",
-    "channel.without_namespace.allow_recovery",
-    "channel.without_namespace.allow_user_limited_channels",
-    "channel.without_namespace.allowed_delta_types", "channel.without_namespace.delta_publish",
-    "channel.without_namespace.force_positioning",
-    "channel.without_namespace.force_push_join_leave",
-    "channel.without_namespace.force_recovery",
-    "channel.without_namespace.force_recovery_mode",
-    "channel.without_namespace.history_meta_ttl", "channel.without_namespace.history_size",
-    "channel.without_namespace.history_ttl", "channel.without_namespace.join_leave",
-    "channel.without_namespace.presence", "channel.without_namespace.publish_proxy_enabled",
-    "channel.without_namespace.publish_proxy_name",
-    "channel.without_namespace.sub_refresh_proxy_enabled",
-    "channel.without_namespace.sub_refresh_proxy_name",
-    "channel.without_namespace.subscribe_proxy_enabled",
-    "channel.without_namespace.subscribe_proxy_name",
-    "channel.without_namespace.subscribe_stream_bidirectional",
-    "channel.without_namespace.subscribe_stream_proxy_enabled",
-    "channel.without_namespace.subscribe_stream_proxy_name",
+    "node.info_metrics_aggregate_interval",
+    "engine.redis", "engine.type",
+    "client.allowed_delta_types", "client.channel_position_max_time_lag", "client.concurrency",
+    "client.connect_code_to_unidirectional_disconnect", "client.connect_include_server_time",
+    "client.connection_rate_limit", "client.presence_update_interval",
+    "client.token.insecure_skip_jwks_endpoint_safety_check",
+    "client.subscription_token.insecure_skip_jwks_endpoint_safety_check",
+    "channel.publication_data_format",
+    "channel.proxy.cache_empty", "channel.proxy.map_publish", "channel.proxy.map_remove",
+    "channel.proxy.shared_poll_refresh", "channel.proxy.subscribe_stream",
     "websocket.compression", "websocket.compression_level", "websocket.compression_min_size",
-    "websocket.disabled", "websocket.handler_prefix", "websocket.read_buffer_size",
-    "websocket.use_write_buffer_pool", "websocket.write_buffer_size", "websocket.write_timeout",
-    "http_api.error_mode", "http_api.external", "http_api.handler_prefix",
-    "health.handler_prefix",
+    "websocket.decompressed_message_size_limit", "websocket.disable_closing_handshake",
+    "websocket.read_buffer_size", "websocket.use_write_buffer_pool", "websocket.write_buffer_size",
+    "websocket.write_timeout",
+    "uni_websocket.compression", "uni_websocket.compression_level",
+    "uni_websocket.compression_min_size", "uni_websocket.decompressed_message_size_limit",
+    "uni_websocket.disable_closing_handshake", "uni_websocket.read_buffer_size",
+    "uni_websocket.use_write_buffer_pool", "uni_websocket.write_buffer_size",
+    "uni_websocket.write_timeout",
+    "uni_http_stream.connect_code_to_http_response", "uni_sse.connect_code_to_http_response",
+    "http_api.external",
     "shutdown.termination_delay",
 ];
 
-/// What is lost with the option at `path`, if Centrifugo has it and tiderace does not.
+/// Where the options of channels stand.
+const CHANNELS: &[&str] = &["channel.without_namespace", "channel.namespaces"];
+
+/// Missing features of channels, below each of [`CHANNELS`].
+const CHANNEL_FEATURES: &[&str] = &[
+    "allow_tags_filter",
+    "allowed_delta_types",
+    "auto_cache_recovery",
+    "cache_empty_proxy_enabled",
+    "cache_empty_proxy_name",
+    "delta_publish",
+    "map",
+    "map_clients_presence_channel_prefix",
+    "map_users_presence_channel_prefix",
+    "publication_data_format",
+    "shared_poll",
+    "subscribe_stream_proxy_bidirectional",
+    "subscribe_stream_proxy_enabled",
+    "subscribe_stream_proxy_name",
+    "subscription_type",
+];
+
+/// Where proxies stand.
+const PROXIES: &[&str] = &[
+    "client.proxy.connect",
+    "client.proxy.refresh",
+    "channel.proxy.subscribe",
+    "channel.proxy.publish",
+    "channel.proxy.sub_refresh",
+    "channel.proxy.state",
+    "rpc.proxy",
+    "proxies",
+];
+
+/// Missing features of proxies, below each of [`PROXIES`].
+const PROXY_FEATURES: &[&str] =
+    &["binary_encoding", "grpc", "grpc_metadata", "http.status_to_code_transforms", "http.tls"];
+
+/// Paths that ask for what is so anyway: no statistics are sent to anybody.
+const NOTHING: &[&str] = &["usage_stats"];
+
+/// What is lost with the option at `path`, if Centrifugo has it and tiderace does not. The number
+/// of an element may follow the name of its list.
 pub(super) fn loss(path: &str) -> Option<Loss> {
-    let covers = |entry: &&&str| {
-        path.strip_prefix(**entry).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-    };
-    if PROTECTIONS.iter().any(|entry| covers(&entry)) {
-        Some(Loss::Protection)
-    } else if FEATURES.iter().any(|entry| covers(&entry)) {
-        Some(Loss::Feature)
-    } else {
-        None
-    }
+    let path = without_numbers(path);
+    listed().find_map(|(entry, loss)| {
+        let rest = path.strip_prefix(&entry)?;
+        (rest.is_empty() || rest.starts_with('.')).then_some(loss)
+    })
 }
 
-/// Every listed path.
-pub(super) fn paths() -> impl Iterator<Item = &'static str> {
-    PROTECTIONS.iter().chain(FEATURES).copied()
+/// Every listed path, and what its loss means.
+pub(super) fn listed() -> impl Iterator<Item = (String, Loss)> {
+    let plain = |paths: &'static [&'static str], loss| {
+        paths.iter().map(move |path| ((*path).to_owned(), loss))
+    };
+    let below = |sections: &'static [&'static str], names: &'static [&'static str]| {
+        sections.iter().flat_map(move |section| {
+            names.iter().map(move |name| (format!("{section}.{name}"), Loss::Feature))
+        })
+    };
+    plain(PROTECTIONS, Loss::Protection)
+        .chain(plain(FEATURES, Loss::Feature))
+        .chain(plain(NOTHING, Loss::Nothing))
+        .chain(below(CHANNELS, CHANNEL_FEATURES))
+        .chain(below(PROXIES, PROXY_FEATURES))
+}
+
+/// Names that may follow `path`.
+pub(super) fn children(path: &str) -> impl Iterator<Item = String> {
+    let path = without_numbers(path);
+    listed().filter_map(move |(entry, _)| {
+        let rest = match &*path {
+            "" => &*entry,
+            path => entry.strip_prefix(path)?.strip_prefix('.')?,
+        };
+        rest.split('.').next().map(str::to_owned)
+    })
+}
+
+fn without_numbers(path: &str) -> String {
+    path.split('[').map(|part| part.split_once(']').map_or(part, |(_, rest)| rest)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::config::section::{Child, Section};
+
+    #[test]
+    fn losses_are_found_within_elements() {
+        for (path, expected) in [
+            ("admin", Some(Loss::Feature)),
+            ("admin.password", Some(Loss::Feature)),
+            ("administrator", None),
+            ("http_server.tls", Some(Loss::Protection)),
+            ("channel.namespaces[12].delta_publish", Some(Loss::Feature)),
+            ("proxies[0].http.tls", Some(Loss::Feature)),
+            ("channel.namespaces[0].presence", None),
+            ("usage_stats.disabled", Some(Loss::Nothing)),
+        ] {
+            assert_eq!(loss(path), expected, "{path}");
+        }
+        assert!(children("proxies[3].http").any(|name| name == "tls"));
+    }
+
+    #[test]
+    fn what_is_listed_as_missing_is_missing() {
+        fn is_there(section: &mut dyn Section, path: &str) -> bool {
+            let (name, rest) = path.split_once('.').unwrap_or((path, ""));
+            match section.child(name) {
+                None => false,
+                Some(_) if rest.is_empty() => true,
+                Some(Child::Option(_)) => panic!("{path} is below an option"),
+                Some(Child::Section(section)) => is_there(section, rest),
+                Some(Child::List(list)) => is_there(list.push(), rest),
+            }
+        }
+        for (path, _) in listed() {
+            assert!(!is_there(&mut Config::default(), &path), "{path}");
+        }
+    }
 }

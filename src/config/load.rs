@@ -1,24 +1,17 @@
 //! From file, environment and flags to a [`Config`], or to the sentence that says what is wrong.
-//!
-//! The formats' own parsers drive one visitor that knows the path of every option, so an error
-//! carries the line at which the parser stands. Crates that merge sources first (`config`, for
-//! one) have lost that line by the time a value proves wrong.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fmt;
 use std::io::Read as _;
-use std::path::Path;
-
-use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, Visitor};
-use serde_saphyr::MessageFormatter;
+use std::path::{Path, PathBuf};
 
 use super::Config;
 use super::centrifugo::{self, Loss};
+use super::check::{self, Fault};
 use super::error::{ConfigError, Place};
-use super::keys::{KEYS, Key, environment_name};
-use super::value::{Read, Value};
-use super::watch;
+use super::parse::{Format, Parse, ParseFault, did_you_mean};
+use super::section::{Child, Entry, Kind, Section};
+use super::value::Value;
 
 /// Bytes of a configuration file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -45,281 +38,174 @@ pub struct Flag {
 /// Reads every source; later ones win: `defaults`, `file`, `environment`, `flags`.
 ///
 /// The format of the file follows from its extension: `toml`, `json`, `yaml` or `yml`. Of the
-/// environment, names that begin with `TIDERACE_` are looked at, `TIDERACE_CONFIG` excepted.
+/// environment, names that begin with `TIDERACE_` are looked at, `TIDERACE_CONFIG` excepted; a list
+/// of sections is one variable with JSON, and replaces that of the file.
 /// An unknown key of the file is an error, because it is most likely misspelt; an unknown variable
 /// is a warning, because others may share the prefix. An option that Centrifugo has and tiderace
 /// does not is a warning, or an error if its loss would open something that the file closes.
+///
+/// # Errors
+/// What is wrong, with its option and where that was set: also if it is right alone and wrong
+/// together with others.
 pub fn load(
     defaults: Config,
     file: Option<&Path>,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
     flags: &[Flag],
 ) -> Result<Loaded, ConfigError> {
-    let mut loader = Loader { config: defaults, warnings: Vec::new(), failure: None };
-    if let Some(path) = file {
-        loader.read_file(path)?;
+    let mut config = defaults;
+    let mut parse = Parse::default();
+    let file = file.map(File::read).transpose()?;
+    if let Some(file) = &file {
+        parse.file(file.format, &file.text, &mut config).map_err(|fault| file.refuse(fault))?;
     }
-    loader.read_environment(environment)?;
+    let mut places = BTreeMap::new();
+    read_environment(environment, &mut config, &mut parse, &mut places)?;
     for flag in flags {
         let refuse = |message| ConfigError { place: Place::Flag(flag.name), key: None, message };
-        let key = KEYS
-            .iter()
-            .find(|key| key.path == flag.path)
-            .ok_or_else(|| refuse(format!("there is no option {}", flag.path)))?;
-        (key.set)(&mut loader.config, Value::Text(flag.value.clone())).map_err(refuse)?;
+        let Some(Child::Option(set)) = child(&mut config, flag.path) else {
+            return Err(refuse(format!("there is no option {}", flag.path)));
+        };
+        set(Value::Text(flag.value.clone())).map_err(refuse)?;
+        places.insert(flag.path.to_owned(), Place::Flag(flag.name));
     }
-    let Loader { config, mut warnings, .. } = loader;
-    if config.client.pong_timeout >= config.client.ping_interval {
-        return Err(ConfigError {
-            place: Place::Together,
-            key: Some("client.pong_timeout".into()),
-            message: format!(
-                "{:?} must be below client.ping_interval, which is {:?}",
-                config.client.pong_timeout, config.client.ping_interval
-            ),
-        });
-    }
-    warnings.extend(watch::check(&config.watch)?);
+    let mut warnings = parse.warnings;
+    let together = check::check(&config).map_err(|fault| locate(fault, &places, file.as_ref()))?;
+    warnings.extend(together);
     Ok(Loaded { config, warnings })
 }
 
-/// What has been read so far.
-struct Loader {
-    config: Config,
-    warnings: Vec<String>,
-    /// The key and sentence behind an error that travels through a parser, which adds the line.
-    failure: Option<(String, String)>,
+/// A file that was read.
+struct File {
+    path: PathBuf,
+    format: Format,
+    text: String,
 }
 
-impl Loader {
-    fn read_file(&mut self, path: &Path) -> Result<(), ConfigError> {
-        let refuse = |position, key, message| ConfigError {
-            place: Place::File { path: path.to_owned(), position },
-            key,
-            message,
-        };
+impl File {
+    fn read(path: &Path) -> Result<Self, ConfigError> {
+        let place = Place::File { path: path.to_owned(), position: None };
+        let refuse = |message| ConfigError { place: place.clone(), key: None, message };
         let mut text = String::new();
         std::fs::File::open(path)
             .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text))
-            .map_err(|error| refuse(None, None, format!("cannot be read: {error}")))?;
+            .map_err(|error| refuse(format!("cannot be read: {error}")))?;
         if text.len() as u64 > FILE_BYTES_MAX {
-            return Err(refuse(None, None, format!("is larger than {FILE_BYTES_MAX} bytes")));
+            return Err(refuse(format!("is larger than {FILE_BYTES_MAX} bytes")));
         }
-        let parsed = match path.extension().and_then(|extension| extension.to_str()) {
-            Some("toml") => self.read_toml(&text),
-            Some("json") => self.read_json(&text),
-            Some("yaml" | "yml") => self.read_yaml(&text),
-            _ => Err((None, "must be named .toml, .json, .yaml or .yml".into())),
+        let format = match path.extension().and_then(|extension| extension.to_str()) {
+            Some("toml") => Format::Toml,
+            Some("json") => Format::Json,
+            Some("yaml" | "yml") => Format::Yaml,
+            _ => return Err(refuse("must be named .toml, .json, .yaml or .yml".into())),
         };
-        parsed.map_err(|(position, syntax)| match self.failure.take() {
-            Some((key, message)) => refuse(position, Some(key), message),
-            None => refuse(position, None, syntax),
-        })
+        Ok(Self { path: path.to_owned(), format, text })
     }
 
-    fn read_toml(&mut self, text: &str) -> Result<(), Fault> {
-        let fault = |error: toml::de::Error| {
-            let position = error.span().map(|span| position(text, span.start));
-            (position, error.message().to_owned())
-        };
-        let document = toml::Deserializer::parse(text).map_err(fault)?;
-        Entry::root(self).deserialize(document).map_err(fault)
-    }
-
-    fn read_json(&mut self, text: &str) -> Result<(), Fault> {
-        let fault = |error: serde_json::Error| {
-            let position = (error.line() > 0).then_some((error.line(), error.column()));
-            let text = error.to_string();
-            let message = text.split(" at line ").next().unwrap_or_default().to_owned();
-            (position, message)
-        };
-        let mut document = serde_json::Deserializer::from_str(text);
-        Entry::root(self).deserialize(&mut document).map_err(fault)?;
-        document.end().map_err(fault)
-    }
-
-    fn read_yaml(&mut self, text: &str) -> Result<(), Fault> {
-        // An error that quotes its surroundings could show a secret.
-        let options = serde_saphyr::options! { with_snippet: false };
-        serde_saphyr::with_deserializer_from_str_with_options(text, options, |document| {
-            Entry::root(self).deserialize(document)
-        })
-        .map_err(|error| {
-            let position = error
-                .location()
-                .and_then(|at| Some((at.line().try_into().ok()?, at.column().try_into().ok()?)))
-                .filter(|&(line, _): &(usize, usize)| line > 0);
-            let formatter = serde_saphyr::UserMessageFormatter;
-            (position, formatter.format_message(&error).into_owned())
-        })
-    }
-
-    fn read_environment(
-        &mut self,
-        environment: impl IntoIterator<Item = (OsString, OsString)>,
-    ) -> Result<(), ConfigError> {
-        let mut variables: Vec<_> = environment
-            .into_iter()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
-            .filter(|(name, _)| name.starts_with("TIDERACE_") && name != "TIDERACE_CONFIG")
-            .collect();
-        variables.sort();
-        for (name, value) in variables {
-            let refuse = |message| ConfigError {
-                place: Place::Environment(name.clone()),
-                key: None,
-                message,
-            };
-            let value = value.into_string().map_err(|_| refuse("is not UTF-8".into()))?;
-            if value.is_empty() {
-                self.warnings.push(format!("environment variable {name} is empty and ignored"));
-            } else if let Some(key) = KEYS.iter().find(|key| key.environment_name() == name) {
-                (key.set)(&mut self.config, Value::Text(value)).map_err(refuse)?;
-            } else if let Some(loss) = environment_loss(&name) {
-                self.miss(&name, &Value::Text(value), loss).map_err(refuse)?;
-            } else {
-                let names = KEYS.iter().map(Key::environment_name);
-                let hint = did_you_mean(&name, names);
-                self.warnings.push(format!("environment variable {name} is not an option{hint}"));
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes note of an option that only Centrifugo has.
-    fn miss(&mut self, name: &str, value: &Value, loss: Loss) -> Result<(), String> {
-        if value.is_off() {
-            return Ok(());
-        }
-        match loss {
-            Loss::Feature => {
-                self.warnings.push(format!("{name} is an option of Centrifugo: ignored"));
-                Ok(())
-            }
-            Loss::Protection => Err("is an option of Centrifugo that tiderace lacks, and without \
-                 it less would be protected than is asked for; remove it to go on without"
-                .into()),
-        }
-    }
-
-    /// Keeps the sentence for the error that the parser is about to locate.
-    fn judge(&mut self, path: String, verdict: Result<(), String>) -> Result<(), ()> {
-        verdict.map_err(|message| self.failure = Some((path, message)))
+    fn refuse(&self, fault: ParseFault) -> ConfigError {
+        let ParseFault { position, key, message } = fault;
+        ConfigError { place: Place::File { path: self.path.clone(), position }, key, message }
     }
 }
 
-/// A parser's position, line then column, and its message.
-type Fault = (Option<(usize, usize)>, String);
+/// Says where the option to blame was set last: `places` knows those of environment and flags.
+fn locate(fault: Fault, places: &BTreeMap<String, Place>, file: Option<&File>) -> ConfigError {
+    let covers = |path: &str| {
+        fault.key.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('['))
+    };
+    let place = places.iter().find(|(path, _)| covers(path)).map(|(_, place)| place.clone());
+    if place.is_none()
+        && let Some(file) = file
+        && let Err(found) =
+            Parse::seeking(&fault).file(file.format, &file.text, &mut Config::default())
+    {
+        return file.refuse(found);
+    }
+    let Fault { key, message } = fault;
+    ConfigError { place: place.unwrap_or(Place::Together), key: Some(key), message }
+}
 
-/// Line and column of a byte of a text, from 1.
-fn position(text: &str, offset: usize) -> (usize, usize) {
-    let before = text.get(..offset).unwrap_or(text);
-    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+fn read_environment(
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+    config: &mut Config,
+    parse: &mut Parse<'_>,
+    places: &mut BTreeMap<String, Place>,
+) -> Result<(), ConfigError> {
+    let mut variables: Vec<_> = environment
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
+        .filter(|(name, _)| name.starts_with("TIDERACE_") && name != "TIDERACE_CONFIG")
+        .collect();
+    variables.sort();
+    let known = environment_names(config);
+    for (name, value) in variables {
+        let place = Place::Environment(name.clone());
+        let refuse = |message| ConfigError { place: place.clone(), key: None, message };
+        let value = value.into_string().map_err(|_| refuse("is not UTF-8".into()))?;
+        if value.is_empty() {
+            parse.warnings.push(format!("environment variable {name} is empty and ignored"));
+        } else if let Some(path) = known.get(&name) {
+            match child(config, path) {
+                Some(Child::Option(set)) => set(Value::Text(value)).map_err(refuse)?,
+                Some(Child::List(list)) => parse.list(path, &value, list).map_err(|fault| {
+                    ConfigError { place: place.clone(), key: fault.key, message: fault.message }
+                })?,
+                Some(Child::Section(_)) | None => unreachable!("options and lists have variables"),
+            }
+            places.insert(path.clone(), place);
+        } else if let Some(loss) = environment_loss(&name) {
+            parse.miss(&name, &Value::Text(value), loss).map_err(refuse)?;
+        } else {
+            let hint = did_you_mean(&name, known.keys().cloned());
+            parse.warnings.push(format!("environment variable {name} is not an option{hint}"));
+        }
+    }
+    Ok(())
+}
+
+/// The variable of every option and list, with its path.
+fn environment_names(config: &Config) -> BTreeMap<String, String> {
+    fn add(parent: &str, entries: Vec<Entry>, names: &mut BTreeMap<String, String>) {
+        for entry in entries {
+            let path = match parent {
+                "" => entry.name.to_owned(),
+                parent => format!("{parent}.{}", entry.name),
+            };
+            match entry.kind {
+                Kind::Section(entries) => add(&path, entries, names),
+                Kind::Option(_) | Kind::List(_) => {
+                    names.insert(environment_name(&path), path);
+                }
+            }
+        }
+    }
+    let mut names = BTreeMap::new();
+    add("", config.entries(), &mut names);
+    names
+}
+
+/// The environment variable of a path, such as `TIDERACE_CLIENT_PING_INTERVAL`.
+fn environment_name(path: &str) -> String {
+    format!("TIDERACE_{}", path.replace('.', "_").to_ascii_uppercase())
 }
 
 fn environment_loss(name: &str) -> Option<Loss> {
-    let mut covering: Vec<_> = centrifugo::paths()
-        .filter(|path| {
-            name.strip_prefix(&environment_name(path))
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
-        })
-        .collect();
-    covering.sort_by_key(|path| path.len());
-    covering.last().and_then(|path| centrifugo::loss(path))
+    let covers = |path: &str| {
+        name.strip_prefix(&environment_name(path))
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
+    };
+    let covering = centrifugo::listed().filter(|(path, _)| covers(path));
+    covering.max_by_key(|(path, _)| path.len()).map(|(_, loss)| loss)
 }
 
-/// ` (did you mean ...?)` with the name that is nearest, or nothing if none is near.
-fn did_you_mean(name: &str, known: impl Iterator<Item = String>) -> String {
-    known
-        .map(|candidate| (strsim::damerau_levenshtein(name, &candidate), candidate))
-        .min()
-        .filter(|(distance, candidate)| *distance <= 1 + candidate.len() / 4)
-        .map_or_else(String::new, |(_, candidate)| format!(" (did you mean {candidate}?)"))
-}
-
-/// Names that may follow `path`, of tiderace and of Centrifugo.
-fn children(path: &str) -> BTreeSet<String> {
-    let options = KEYS.iter().map(|key| key.path);
-    options
-        .chain(centrifugo::paths())
-        .filter_map(|option| match path {
-            "" => Some(option),
-            _ => option.strip_prefix(path)?.strip_prefix('.'),
-        })
-        .filter_map(|rest| rest.split('.').next())
-        .map(str::to_owned)
-        .collect()
-}
-
-/// What stands at a path of the file: an option, a section, or a mistake. "" is the whole file.
-struct Entry<'a> {
-    loader: &'a mut Loader,
-    path: String,
-    /// Whether the file has this path for the second time.
-    repeated: bool,
-}
-
-impl<'a> Entry<'a> {
-    fn root(loader: &'a mut Loader) -> Self {
-        Entry { loader, path: String::new(), repeated: false }
-    }
-
-    /// An option with its value, or a mistake.
-    fn settle(self, value: Value) -> Result<(), ()> {
-        let Entry { loader, path, repeated } = self;
-        let verdict = if repeated {
-            Err("is set twice".into())
-        } else if let Some(key) = KEYS.iter().find(|key| key.path == path) {
-            (key.set)(&mut loader.config, value)
-        } else if let Some(loss) = centrifugo::loss(&path) {
-            loader.miss(&path, &value, loss)
-        } else {
-            let (parent, name) = path.rsplit_once('.').unwrap_or(("", &path));
-            let hint = did_you_mean(name, children(parent).into_iter());
-            Err(format!("there is no such option{hint}"))
-        };
-        loader.judge(path, verdict)
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Entry<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
-        if !self.repeated && !children(&self.path).is_empty() {
-            return from.deserialize_any(self);
-        }
-        from.deserialize_any(Read(|value| self.settle(value)))
-    }
-}
-
-impl<'de> Visitor<'de> for Entry<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.path.as_str() {
-            "" => f.write_str("options"),
-            path => write!(f, "a section {path} with options"),
-        }
-    }
-
-    /// An empty section of YAML.
-    fn visit_unit<E: de::Error>(self) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
-        let mut seen = BTreeSet::new();
-        while let Some(name) = entries.next_key::<String>()? {
-            let path = match self.path.as_str() {
-                "" => name,
-                parent => format!("{parent}.{name}"),
-            };
-            let repeated = !seen.insert(path.clone());
-            entries.next_value_seed(Entry { loader: self.loader, path, repeated })?;
-        }
-        Ok(())
+/// What stands at a path.
+fn child<'a>(section: &'a mut dyn Section, path: &str) -> Option<Child<'a>> {
+    match path.split_once('.') {
+        None => section.child(path),
+        Some((name, rest)) => match section.child(name)? {
+            Child::Section(section) => child(section, rest),
+            Child::Option(_) | Child::List(_) => None,
+        },
     }
 }
 
@@ -357,69 +243,119 @@ mod tests {
         load(Config::default(), None, environment, &[]).map_err(|error| error.to_string())
     }
 
-    /// A value that every option of some kind takes and that is not its default.
-    fn sample(path: &str) -> &'static str {
-        match path {
-            "http_server.address" => "127.0.0.1",
-            "client.allowed_origins" => "https://example.com",
-            "health.enabled" => "false",
-            "client.pong_timeout" => "7s",
-            "engine.receive_buffers" => "512",
-            "log.level" => "debug",
-            "log.format" => "json",
-            "watch.base_path" | "watch.device_info_path" => "/devices",
-            "watch.token.proxy_endpoint" => "http://127.0.0.1:1/device",
-            "watch.lease_ttl" | "watch.device_wait_for_viewer" => "200s",
-            "watch.token.proxy_timeout" => "7s",
-            "watch.token.hmac_secret_key" | "watch.token.table_file" => "text",
-            _ if path.ends_with("_interval")
-                || path.ends_with("_delay")
-                || path.ends_with(".timeout") =>
-            {
-                "31s"
+    /// A value that an option with this default takes and that is another one.
+    fn sample(path: &str, default: &Value) -> String {
+        let name = path.rsplit('.').next().unwrap_or(path);
+        match (name, default) {
+            ("address", _) => "127.0.0.1",
+            ("allowed_origins", _) => "https://example.com",
+            ("pong_timeout", _) => "7s",
+            ("heartbeat_interval", _) => "31s",
+            ("receive_buffers", _) => "512",
+            ("level", _) => "debug",
+            ("format", _) => "json",
+            ("error_mode", _) => "transport",
+            ("force_recovery_mode", _) => "cache",
+            ("slow_consumer", _) => "latest",
+            ("static_headers", _) => r#"{"X-A": "b"}"#,
+            ("namespaces" | "proxies", _) => {
+                r#"[{"name": "mine", "endpoint": "http://b.example"}]"#
             }
-            _ if path.ends_with("_size") || path.ends_with("_bytes") => "2048",
-            _ if path.ends_with("_limit")
-                || path.ends_with("port")
-                || path.ends_with("max_length")
-                || path == "shards" =>
-            {
-                "200"
-            }
-            _ if path.starts_with("client.token.") || path == "http_api.key" => "text",
-            _ => "true",
+            ("rsa_public_key" | "ecdsa_public_key", _) => "-----BEGIN PUBLIC KEY-----",
+            (_, Value::Bool(on)) => return (!on).to_string(),
+            (_, Value::Integer(default)) if *default >= 1024 => "2048",
+            (_, Value::Integer(_)) => "200",
+            (_, Value::List(_)) => "x-a",
+            (_, Value::Text(text)) if text.starts_with('/') => "/other",
+            (_, Value::Text(text)) if text.ends_with(['s', 'h']) && text.len() < 6 => "200s",
+            _ if name.ends_with("endpoint") => "http://127.0.0.1:1/x",
+            _ => "text",
         }
+        .into()
+    }
+
+    /// What else must be set for an option to be usable.
+    fn companions(path: &str) -> &'static [(&'static str, &'static str)] {
+        match path {
+            "watch.enabled" => &[("TIDERACE_WATCH_TOKEN_TABLE_FILE", "text")],
+            "client.proxy.connect.enabled" => {
+                &[("TIDERACE_CLIENT_PROXY_CONNECT_ENDPOINT", "http://b.example")]
+            }
+            "client.proxy.refresh.enabled" => {
+                &[("TIDERACE_CLIENT_PROXY_REFRESH_ENDPOINT", "http://b.example")]
+            }
+            "rpc.without_namespace.proxy_enabled" => {
+                &[("TIDERACE_RPC_PROXY_ENDPOINT", "http://b.example")]
+            }
+            "channel.without_namespace.subscribe_proxy_enabled" => {
+                &[("TIDERACE_CHANNEL_PROXY_SUBSCRIBE_ENDPOINT", "http://b.example")]
+            }
+            "channel.without_namespace.publish_proxy_enabled" => {
+                &[("TIDERACE_CHANNEL_PROXY_PUBLISH_ENDPOINT", "http://b.example")]
+            }
+            "channel.without_namespace.sub_refresh_proxy_enabled" => {
+                &[("TIDERACE_CHANNEL_PROXY_SUB_REFRESH_ENDPOINT", "http://b.example")]
+            }
+            "channel.without_namespace.state_proxy_enabled" => {
+                &[("TIDERACE_CHANNEL_PROXY_STATE_ENDPOINT", "http://b.example")]
+            }
+            "channel.without_namespace.force_recovery"
+            | "channel.without_namespace.history_ttl"
+            | "channel.without_namespace.history_size" => &[
+                ("TIDERACE_CHANNEL_WITHOUT_NAMESPACE_HISTORY_SIZE", "200"),
+                ("TIDERACE_CHANNEL_WITHOUT_NAMESPACE_HISTORY_TTL", "200s"),
+            ],
+            _ if path.ends_with("proxy_name") => {
+                &[("TIDERACE_PROXIES", r#"[{"name":"text","endpoint":"http://b.example"}]"#)]
+            }
+            _ => &[],
+        }
+    }
+
+    /// Every option and list by its path, with its default.
+    fn all_options() -> Vec<(String, Value)> {
+        fn add(parent: &str, entries: Vec<Entry>, all: &mut Vec<(String, Value)>) {
+            for entry in entries {
+                let path = format!("{parent}{}", entry.name);
+                match entry.kind {
+                    Kind::Option(value) => all.push((path, value)),
+                    Kind::List(_) => all.push((path, Value::List(Vec::new()))),
+                    Kind::Section(entries) => add(&format!("{path}."), entries, all),
+                }
+            }
+        }
+        let mut all = Vec::new();
+        add("", Config::default().entries(), &mut all);
+        all
     }
 
     #[test]
     fn every_option_can_be_set_by_its_environment_variable() {
-        for key in KEYS {
-            let name = key.environment_name();
-            let mut environment = vec![(&*name, sample(key.path))];
-            // It cannot be set alone.
-            if key.path == "watch.enabled" {
-                environment.push(("TIDERACE_WATCH_TOKEN_TABLE_FILE", "text"));
-            }
-            let loaded = load_environment(&environment).unwrap();
-            assert_ne!(loaded.config, Config::default(), "{name}");
-            assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+        let all = all_options();
+        assert!(all.len() > 100, "{}", all.len());
+        for (path, default) in all {
+            let name = environment_name(&path);
+            let value = match (&*path, default) {
+                ("rpc.namespaces", _) => String::from(r#"[{"name": "mine"}]"#),
+                ("channel.namespaces", _) => {
+                    String::from(r#"[{"name": "mine", "presence": true}]"#)
+                }
+                (path, default) => sample(path, &default),
+            };
+            let mut environment = companions(&path).to_vec();
+            environment.retain(|(companion, _)| *companion != name);
+            environment.push((&name, &value));
+            let others = load_environment(&environment[..environment.len() - 1]);
+            // Some cannot be set at all without the others.
+            let without = others.map_or_else(|_| Config::default(), |loaded| loaded.config);
+            let loaded = load_environment(&environment).unwrap_or_else(|error| panic!("{error}"));
+            assert_ne!(loaded.config, without, "{name}");
         }
     }
 
     #[test]
-    fn the_table_of_keys_has_every_field_of_the_config() {
-        let mut path: Vec<String> = Vec::new();
-        let mut fields = BTreeSet::new();
-        for line in format!("{:#?}", Config::default()).lines().skip(1) {
-            let Some((name, value)) = line.split_once(": ") else { continue };
-            path.truncate((line.len() - line.trim_start().len()) / 4 - 1);
-            path.push(name.trim().into());
-            if !value.ends_with('{') {
-                fields.insert(path.join("."));
-            }
-        }
-        let keys: BTreeSet<String> = KEYS.iter().map(|key| key.path.to_owned()).collect();
-        assert_eq!(fields, keys);
+    fn no_two_paths_have_the_same_variable() {
+        assert_eq!(environment_names(&Config::default()).len(), all_options().len());
     }
 
     #[test]
@@ -492,6 +428,111 @@ mod tests {
     }
 
     #[test]
+    fn errors_within_namespaces_name_them() {
+        for (name, text, start, end) in [
+            (
+                "c.toml",
+                "[[channel.namespaces]]\nname = \"aa\"\n[[channel.namespaces]]\nname = \"bb\"\n\
+                 history_size = -1\n",
+                "c.toml:5:16: channel.namespaces[1].history_size: ",
+                "found -1",
+            ),
+            (
+                "c.json",
+                "{\"channel\": {\"namespaces\": [\n{\"name\": \"aa\",\n\"presense\": true}]}}",
+                "c.json:3:",
+                "channel.namespaces[0].presense: there is no such option (did you mean presence?)",
+            ),
+            (
+                "c.yaml",
+                "channel:\n  namespaces:\n  - name: aa\n    channel_regex: 'a('\n",
+                "c.yaml:4:20: channel.namespaces[0].channel_regex: ",
+                "unclosed group",
+            ),
+            (
+                "c.yaml",
+                "channel:\n  namespaces:\n  - name: 'a:'\n",
+                "c.yaml:3:11: channel.namespaces[0].name: ",
+                "found \"a:\"",
+            ),
+            ("c.toml", "[channel]\nnamespaces = 3\n", "c.toml:2:14: channel.namespaces: ", ""),
+            ("c.toml", "proxies = [1]\n", "c.toml:1:12: proxies[0]: ", ""),
+        ] {
+            let error = load_text(name, text, &[], &[]).unwrap_err();
+            assert!(error.starts_with(start), "{error}");
+            assert!(error.ends_with(end), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_together_is_found_where_it_stands() {
+        for (name, text, start) in [
+            (
+                "c.toml",
+                "[client]\npong_timeout = \"30s\"\n",
+                "c.toml:2:16: client.pong_timeout: 30s must be below",
+            ),
+            (
+                "c.json",
+                "{\"channel\": {\"namespaces\": [\n{\"name\": \"aa\",\n\"force_recovery\": true}]}}",
+                "c.json:3:",
+            ),
+            (
+                "c.yaml",
+                "channel:\n  namespaces:\n  - name: aa\n    presence: true\n    history_size: 1\n",
+                "c.yaml:5:19: channel.namespaces[0].history_size: needs history_ttl",
+            ),
+            (
+                "c.yaml",
+                "channel:\n  namespaces:\n  - name: aa\n  - name: aa\n",
+                "c.yaml:4:11: channel.namespaces[1].name: \"aa\" is used twice",
+            ),
+            (
+                "c.toml",
+                "[[channel.namespaces]]\nname = \"aa\"\n[[channel.namespaces]]\npresence = true\n",
+                "c.toml:3:1: channel.namespaces[1]: has no name",
+            ),
+            (
+                "c.toml",
+                "[watch]\nenabled = true\n[watch.token]\n",
+                "c.toml:3:1: watch.token: watch.enabled needs exactly one",
+            ),
+            // What is not in the file cannot be pointed at.
+            ("c.toml", "[client]\nping_interval = \"2s\"\n", "client.pong_timeout: 8s must be"),
+        ] {
+            let error = load_text(name, text, &[], &[]).unwrap_err();
+            assert!(error.starts_with(start), "{error}");
+        }
+        let environment = [("TIDERACE_CLIENT_PONG_TIMEOUT", "40s")];
+        let text = "[client]\npong_timeout = \"3s\"\n";
+        let error = load_text("c.toml", text, &environment, &[]).unwrap_err();
+        let start = "environment variable TIDERACE_CLIENT_PONG_TIMEOUT: client.pong_timeout: 40s";
+        assert!(error.starts_with(start), "{error}");
+    }
+
+    #[test]
+    fn namespaces_of_the_environment_replace_those_of_the_file() {
+        let text = "[[channel.namespaces]]\nname = \"aa\"\n[[channel.namespaces]]\nname = \"bb\"\n";
+        let json = r#"[{"name": "cc", "history_size": 1, "history_ttl": "5s"}]"#;
+        let environment = [("TIDERACE_CHANNEL_NAMESPACES", json)];
+        let config = load_text("c.toml", text, &environment, &[]).unwrap().config;
+        let [only] = &config.channel.namespaces[..] else { panic!("{:?}", config.channel) };
+        assert_eq!((&*only.name, only.options.history_size), ("cc", 1));
+        for (json, end) in [
+            ("[{\"name\": \"cc\", \"history_size\": 1}]", "there is no history"),
+            ("[{\"name\": \"cc\", \"presence\": 1}]", "expected true or false, found 1"),
+            ("cc", "expected value"),
+        ] {
+            let error = load_environment(&[("TIDERACE_CHANNEL_NAMESPACES", json)]).unwrap_err();
+            assert!(
+                error.starts_with("environment variable TIDERACE_CHANNEL_NAMESPACES: "),
+                "{error}"
+            );
+            assert!(error.ends_with(end), "{error}");
+        }
+    }
+
+    #[test]
     fn errors_never_show_a_secret() {
         for (name, text) in [
             ("c.toml", "[http_api]\nkey = 8675309\n"),
@@ -500,6 +541,8 @@ mod tests {
             ("c.json", "{\"http_api\": {\"key\": \"8675309}}"),
             ("c.yaml", "http_api:\n  key: 8675309\n"),
             ("c.yaml", "http_api:\n  key: \"8675309\n"),
+            ("c.toml", "http_api = \"8675309\"\n"),
+            ("c.toml", "[client.proxy.connect.http.static_headers]\nAuthorization = 8675309\n"),
         ] {
             let error = load_text(name, text, &[], &[]).unwrap_err();
             assert!(!error.contains("8675309"), "{error}");
@@ -508,16 +551,16 @@ mod tests {
 
     #[test]
     fn options_of_centrifugo_warn_unless_their_loss_opens_something() {
-        let text = "[admin]\nenabled = true\n[client]\nexpired_close_delay = \"5s\"\n\
+        let text = "[admin]\nenabled = true\n[client]\nconcurrency = 5\n[debug]\nenabled = false\n\
                     [http_server.tls]\nenabled = false\n[engine]\ntype = \"memory\"\n";
         let warnings = load_text("c.toml", text, &[], &[]).unwrap().warnings;
         assert_eq!(warnings.len(), 2, "{warnings:?}");
         assert!(warnings[0].starts_with("admin is an option of Centrifugo"));
-        assert!(warnings[1].starts_with("client.expired_close_delay "));
+        assert!(warnings[1].starts_with("client.concurrency "));
 
         let text = "http_server:\n  tls:\n    enabled: true\n";
         let error = load_text("c.yaml", text, &[], &[]).unwrap_err();
-        assert!(error.starts_with("c.yaml:3:14: http_server.tls.enabled: "), "{error}");
+        assert!(error.starts_with("c.yaml:3:5: http_server.tls: "), "{error}");
 
         let warnings = load_environment(&[("TIDERACE_ADMIN_ENABLED", "true")]).unwrap().warnings;
         assert_eq!(warnings, ["TIDERACE_ADMIN_ENABLED is an option of Centrifugo: ignored"]);

@@ -1,15 +1,23 @@
-//! What an operator may set: a value of [`Config`] is valid by construction.
+//! What an operator may set: a value of [`Config`] that [`load`] made is valid.
 //!
-//! Names and nesting are those of Centrifugo v6 wherever an option means the same; `tiderace`
-//! own options are `shards`, `engine.receive_buffers`, `engine.receive_buffer_bytes`,
-//! `http_api.max_request_body_size`, `log.format` and all of `watch`. [`load`] makes a `Config` from the file,
-//! the environment and the flags; an embedder fills the fields itself.
+//! Names and nesting are those of Centrifugo v6 wherever an option means the same. What is
+//! tiderace's own says so: `shards`, `engine.*`, `log.format`, `http_api.max_request_body_size`, all
+//! of `watch`, `events`, and four options of channels. [`load`] makes a `Config` from file,
+//! environment and flags, and [`defaults`] shows all there is; an embedder fills the fields itself.
 
 mod centrifugo;
+mod channel;
+mod check;
+mod client;
+mod defaults;
 mod error;
-mod keys;
 mod load;
+mod parse;
+mod proxy;
 mod secret;
+mod section;
+mod show;
+mod transport;
 mod value;
 mod watch;
 
@@ -17,45 +25,91 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+pub use channel::{Channel, ChannelProxies, Namespace};
+pub use client::{Client, ClientProxies, PersonalChannel, SubscriptionToken, Token};
+pub use defaults::defaults;
 pub use error::{ConfigError, Place};
 pub use load::{Flag, Loaded, load};
+pub use parse::Format;
+pub use proxy::{
+    NamedProxy, OptionalProxy, Proxy, ProxyHttp, Rpc, RpcNamespace, RpcOptions, RpcPing,
+};
 pub use secret::Secret;
+pub use transport::{
+    Emulation, Events, HttpStream, Sse, UniHttpStream, UniSse, UniWebsocket, Websocket,
+};
+pub use watch::{Watch, WatchToken};
 
-/// Everything `tiderace serve` can be told.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Config {
-    /// Where clients and backends connect.
-    pub http_server: HttpServer,
-    /// What client connections may do and cost.
-    pub client: Client,
-    /// What channels may be called and who may use them.
-    pub channel: Channel,
-    /// The WebSocket transport.
-    pub websocket: Websocket,
-    /// The HTTP API of the backend.
-    pub http_api: HttpApi,
-    /// The health endpoint.
-    pub health: Health,
-    /// Watching of dormant devices.
-    pub watch: Watch,
-    /// How the server ends.
-    pub shutdown: Shutdown,
-    /// What is logged, and how.
-    pub log: Log,
-    /// Resources of each shard.
-    pub engine: Engine,
-    /// Shards to start, at most [`SHARDS_MAX`](crate::limits::SHARDS_MAX).
-    /// `None` (0 in a file): one per CPU that the process may run on.
-    pub shards: Option<NonZeroUsize>,
+use section::section;
+use value::{
+    address, duration, error_mode, level, log_format, number, path, plain, power_of_two, secret,
+    switch,
+};
+
+use crate::limits::SHARDS_MAX;
+
+section! {
+    /// Everything `tiderace serve` can be told.
+    Config {
+        /// Shards to start, at most 256; 0 is one per CPU that the process may run on.
+        /// tiderace's own.
+        shards: Option<NonZeroUsize> = None, |v| number(v, 0..=SHARDS_MAX).map(NonZeroUsize::new);
+    }
+    lists {
+        /// Proxies that namespaces of channels and of RPC methods name.
+        proxies: NamedProxy;
+    }
+    sections {
+        /// The listening socket.
+        http_server: HttpServer;
+        /// What client connections may do and cost.
+        client: Client;
+        /// What channels may be called, and what holds in them.
+        channel: Channel;
+        /// Remote procedure calls of clients, which the backend answers.
+        rpc: Rpc;
+        /// The WebSocket transport.
+        websocket: Websocket;
+        /// The bidirectional transport over server-sent events.
+        sse: Sse;
+        /// The bidirectional transport over a streamed HTTP response.
+        http_stream: HttpStream;
+        /// Where clients of these two send to.
+        emulation: Emulation;
+        /// The unidirectional WebSocket transport.
+        uni_websocket: UniWebsocket;
+        /// The unidirectional transport over server-sent events.
+        uni_sse: UniSse;
+        /// The unidirectional transport over a streamed HTTP response.
+        uni_http_stream: UniHttpStream;
+        /// A channel as plain server-sent events, for an EventSource without a library.
+        /// tiderace's own.
+        events: Events;
+        /// The HTTP API of the backend.
+        http_api: HttpApi;
+        /// The health endpoint.
+        health: Health;
+        /// What this process is called.
+        node: Node;
+        /// Leases and wakes of dormant devices. tiderace's own.
+        watch: Watch;
+        /// How the server ends.
+        shutdown: Shutdown;
+        /// What is logged, and how.
+        log: Log;
+        /// Resources of each shard. tiderace's own.
+        engine: Engine;
+    }
 }
 
-/// `http_server`: the listening socket.
-#[derive(Clone, Debug, PartialEq)]
-pub struct HttpServer {
-    /// `http_server.address`: an IP address or `localhost`. Default: all IPv4 interfaces.
-    pub address: IpAddr,
-    /// `http_server.port`. Default 8000; 0 lets the system choose.
-    pub port: u16,
+section! {
+    /// `http_server`: the listening socket.
+    HttpServer {
+        /// An IP address or "localhost"; empty is all IPv4 interfaces.
+        address: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED), address;
+        /// The port; 0 lets the system choose.
+        port: u16 = 8000, |v| number(v, 0..=u16::MAX);
+    }
 }
 
 impl HttpServer {
@@ -65,227 +119,68 @@ impl HttpServer {
     }
 }
 
-impl Default for HttpServer {
-    fn default() -> Self {
-        Self { address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), port: 8000 }
+/// `http_api.error_mode`: how the HTTP API tells errors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ErrorMode {
+    /// With status 200, in the body.
+    #[default]
+    Body,
+    /// By the status of the response too.
+    Transport,
+}
+
+section! {
+    /// `http_api`: the HTTP API of the backend.
+    HttpApi {
+        /// There is no API.
+        disabled: bool = false, switch;
+        /// Below which path its methods are.
+        handler_prefix: String = "/api".into(), path;
+        /// What requests must carry. Without it, and unless `insecure`, every request is refused.
+        key: Option<Secret> = None, secret;
+        /// Requests need no key. For development or behind a firewall.
+        insecure: bool = false, switch;
+        /// "transport" tells errors by HTTP status too; "" tells them in the body alone.
+        error_mode: ErrorMode = ErrorMode::Body, error_mode;
+        /// Bytes of one request body. tiderace's own.
+        max_request_body_size: usize = 1 << 20, |v| number(v, 128..=1 << 30);
     }
 }
 
-/// `client`: what client connections may do and cost.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Client {
-    /// `client.insecure`: no tokens, and every operation on every channel. For development.
-    pub insecure: bool,
-    /// `client.token`: how connection tokens are checked.
-    pub token: Token,
-    /// `client.allow_anonymous_connect_without_token`: who has no token is the user "".
-    pub allow_anonymous_connect_without_token: bool,
-    /// `client.allowed_origins`: patterns that the `Origin` header of a browser may match, in lower
-    /// case; `*` within a pattern stands for any characters. Empty: only the server's own origin.
-    pub allowed_origins: Vec<String>,
-    /// `client.ping_interval`: pause between pings, above `pong_timeout`. Default 25 s.
-    pub ping_interval: Duration,
-    /// `client.pong_timeout`: time to answer a ping. Default 8 s.
-    pub pong_timeout: Duration,
-    /// `client.stale_close_delay`: time to send `connect`. Default 10 s.
-    pub stale_close_delay: Duration,
-    /// `client.channel_limit`: subscriptions of one connection. Default 128.
-    pub channel_limit: usize,
-    /// `client.queue_max_size`: bytes that may be queued for one connection. Default 1 MiB.
-    pub queue_max_size: usize,
-    /// `client.connection_limit`: connections of this process. `None` (0 in a file): as many as
-    /// there are file descriptors.
-    pub connection_limit: Option<NonZeroUsize>,
-}
-
-impl Default for Client {
-    fn default() -> Self {
-        Self {
-            insecure: false,
-            token: Token::default(),
-            allow_anonymous_connect_without_token: false,
-            allowed_origins: Vec::new(),
-            ping_interval: Duration::from_secs(25),
-            pong_timeout: Duration::from_secs(8),
-            stale_close_delay: Duration::from_secs(10),
-            channel_limit: 128,
-            queue_max_size: 1 << 20,
-            connection_limit: None,
-        }
+section! {
+    /// `health`: the health endpoint.
+    Health {
+        /// The endpoint answers GET. In Centrifugo it does not, unless this is set.
+        enabled: bool = true, switch;
+        /// Its path.
+        handler_prefix: String = "/health".into(), path;
     }
 }
 
-/// `client.token`: how connection tokens are checked.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Token {
-    /// `client.token.hmac_secret_key`: the key of HS256, HS384 and HS512 tokens.
-    pub hmac_secret_key: Option<Secret>,
-    /// `client.token.audience`: tokens must name it in `aud`.
-    pub audience: Option<String>,
-    /// `client.token.issuer`: tokens must name it in `iss`.
-    pub issuer: Option<String>,
-}
-
-/// `channel`: what channels may be called and who may use them.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Channel {
-    /// `channel.max_length`: bytes of a channel name. Default 255.
-    pub max_length: usize,
-    /// `channel.without_namespace`: the rules of channels without a namespace.
-    pub without_namespace: ChannelOptions,
-}
-
-impl Default for Channel {
-    fn default() -> Self {
-        Self { max_length: 255, without_namespace: ChannelOptions::default() }
+section! {
+    /// `node`: what this process is called.
+    Node {
+        /// The node's name for people; empty is host name and process id.
+        name: String = String::new(), plain;
     }
 }
 
-/// What clients may do in a channel. A user is anonymous if its id is empty.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct ChannelOptions {
-    /// Users may subscribe without a subscription token.
-    pub allow_subscribe_for_client: bool,
-    /// With the above: anonymous users too.
-    pub allow_subscribe_for_anonymous: bool,
-    /// Users may publish.
-    pub allow_publish_for_client: bool,
-    /// Users may publish while subscribed.
-    pub allow_publish_for_subscriber: bool,
-    /// With one of the two above: anonymous users too.
-    pub allow_publish_for_anonymous: bool,
-}
-
-/// `websocket`: the WebSocket transport.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Websocket {
-    /// `websocket.message_size_limit`: bytes of one message of a client. Default 64 KiB.
-    pub message_size_limit: usize,
-}
-
-impl Default for Websocket {
-    fn default() -> Self {
-        Self { message_size_limit: 65_536 }
+section! {
+    /// `shutdown`: how the server ends.
+    Shutdown {
+        /// Time for connections to close.
+        timeout: Duration = Duration::from_secs(30), duration;
     }
 }
 
-/// `http_api`: the HTTP API of the backend.
-#[derive(Clone, Debug, PartialEq)]
-pub struct HttpApi {
-    /// `http_api.disabled`: there is no API.
-    pub disabled: bool,
-    /// `http_api.key`: what requests must carry. Without it, and unless `insecure`, every request
-    /// is refused.
-    pub key: Option<Secret>,
-    /// `http_api.insecure`: requests need no key. For development or behind a firewall.
-    pub insecure: bool,
-    /// `http_api.max_request_body_size`: bytes of one request body. Default 1 MiB.
-    pub max_request_body_size: usize,
-}
-
-impl Default for HttpApi {
-    fn default() -> Self {
-        Self { disabled: false, key: None, insecure: false, max_request_body_size: 1 << 20 }
-    }
-}
-
-/// `health`: the health endpoint.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Health {
-    /// `health.enabled`: `GET /health` answers. Default true (false in Centrifugo).
-    pub enabled: bool,
-}
-
-impl Default for Health {
-    fn default() -> Self {
-        Self { enabled: true }
-    }
-}
-
-/// `watch`: leases and wakes of dormant devices.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Watch {
-    /// `watch.enabled`: devices may watch. Needs one source of tokens. Default false.
-    pub enabled: bool,
-    /// `watch.base_path`: streams are at `/watch` below it, heartbeats at `/watch/heartbeat`.
-    pub base_path: String,
-    /// `watch.device_info_path`: where agents learn who they are.
-    pub device_info_path: String,
-    /// `watch.lease_ttl`: how long a lease lasts without a heartbeat, at least three times
-    /// `heartbeat_interval`; the interval and 30 s more is wise, because one request of an agent may
-    /// hang for that long. Default 120 s.
-    pub lease_ttl: Duration,
-    /// `watch.heartbeat_interval`: pause between an agent's heartbeats, at least 1 s. Default 30 s.
-    pub heartbeat_interval: Duration,
-    /// `watch.device_wait_for_viewer`: how long a woken device waits for a viewer. Default 5 min.
-    pub device_wait_for_viewer: Duration,
-    /// `watch.token`: whose device tokens are whose.
-    pub token: WatchToken,
-}
-
-impl Default for Watch {
-    fn default() -> Self {
-        Self {
-            enabled: false,
-            base_path: "/internal/platform/v1/remote-sessions".into(),
-            device_info_path: "/internal/platform/v1/device-info".into(),
-            lease_ttl: Duration::from_secs(120),
-            heartbeat_interval: Duration::from_secs(30),
-            device_wait_for_viewer: Duration::from_secs(300),
-            token: WatchToken::default(),
-        }
-    }
-}
-
-/// `watch.token`: exactly one of the first three where watching is enabled.
-#[derive(Clone, Debug, PartialEq)]
-pub struct WatchToken {
-    /// `watch.token.hmac_secret_key`: the key of JSON Web Tokens whose claims are the device.
-    pub hmac_secret_key: Option<Secret>,
-    /// `watch.token.table_file`: a JSON file of tokens and devices, read at the start and on SIGHUP.
-    pub table_file: Option<String>,
-    /// `watch.token.proxy_endpoint`: the URL at which the backend answers for a token.
-    pub proxy_endpoint: Option<String>,
-    /// `watch.token.proxy_timeout`: time for such an answer. Default 5 s.
-    pub proxy_timeout: Duration,
-}
-
-impl Default for WatchToken {
-    fn default() -> Self {
-        Self {
-            hmac_secret_key: None,
-            table_file: None,
-            proxy_endpoint: None,
-            proxy_timeout: Duration::from_secs(5),
-        }
-    }
-}
-
-/// `shutdown`: how the server ends.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Shutdown {
-    /// `shutdown.timeout`: time for connections to close. Default 30 s.
-    pub timeout: Duration,
-}
-
-impl Default for Shutdown {
-    fn default() -> Self {
-        Self { timeout: Duration::from_secs(30) }
-    }
-}
-
-/// `log`: what is logged, and how.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Log {
-    /// `log.level`: a level, or directives such as `info,tiderace::shard=debug`. Default `info`.
-    pub level: String,
-    /// `log.format`. Default text.
-    pub format: LogFormat,
-}
-
-impl Default for Log {
-    fn default() -> Self {
-        Self { level: "info".into(), format: LogFormat::Text }
+section! {
+    /// `log`: what is logged, and how.
+    Log {
+        /// A level (none, error, warn, info, debug, trace) or directives such as
+        /// "info,tiderace::shard=debug".
+        level: String = "info".into(), level;
+        /// "text", for people, or "json", one object per line. tiderace's own.
+        format: LogFormat = LogFormat::Text, log_format;
     }
 }
 
@@ -298,18 +193,16 @@ pub enum LogFormat {
     Json,
 }
 
-/// `engine`: resources of each shard.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Engine {
-    /// `engine.receive_buffers`: buffers that a shard receives into, a power of two of at most
-    /// 32,768. More of them carry larger bursts; each costs memory once it was used. Default 256.
-    pub receive_buffers: u16,
-    /// `engine.receive_buffer_bytes`: bytes of one such buffer. Default 8 KiB.
-    pub receive_buffer_bytes: u32,
-}
-
-impl Default for Engine {
-    fn default() -> Self {
-        Self { receive_buffers: 256, receive_buffer_bytes: 8192 }
+section! {
+    /// `engine`: resources of each shard.
+    Engine {
+        /// Bytes of channel histories per shard. When they are used up, the channels that were
+        /// published to least recently lose theirs first.
+        history_bytes_max: usize = 256 << 20, |v| number(v, 0..=1 << 40);
+        /// Buffers that a shard receives into, a power of two of at most 32768. More of them carry
+        /// larger bursts; each costs memory once it was used.
+        receive_buffers: u16 = 256, |v| power_of_two(v, 1..=32_768);
+        /// Bytes of one such buffer.
+        receive_buffer_bytes: u32 = 8192, |v| number(v, 512..=1 << 20);
     }
 }

@@ -2,14 +2,19 @@
 //!
 //! Text is read as the option needs it, because the environment and flags know only text.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use tracing_subscriber::EnvFilter;
 
-use super::{LogFormat, Secret};
+use super::{ErrorMode, LogFormat, Secret};
+use crate::channels::{Pattern, ProxyName, RecoveryMode, SlowConsumer};
+
+/// The longest that anything may be remembered: ten years, and always a whole number of seconds.
+const LIFETIME_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// A value of TOML, JSON or YAML. Not `Debug`: it may be a secret.
 pub(super) enum Value {
@@ -19,7 +24,7 @@ pub(super) enum Value {
     Float(f64),
     Text(String),
     List(Vec<Value>),
-    Table,
+    Table(Vec<(String, Value)>),
 }
 
 impl Value {
@@ -27,9 +32,17 @@ impl Value {
     pub(super) fn is_off(&self) -> bool {
         match self {
             Self::Nothing | Self::Bool(false) | Self::Integer(0) => true,
-            Self::Text(text) => matches!(text.as_str(), "" | "false" | "0" | "memory"),
+            Self::Text(text) => matches!(text.as_str(), "" | "false" | "0" | "0s" | "memory"),
             Self::List(items) => items.is_empty(),
-            Self::Bool(true) | Self::Integer(_) | Self::Float(_) | Self::Table => false,
+            Self::Table(entries) => {
+                let named = |wanted| entries.iter().find(|(name, _)| name == wanted);
+                match (named("enabled"), named("disabled")) {
+                    (Some((_, enabled)), _) => enabled.is_off(),
+                    (None, Some((_, disabled))) => !disabled.is_off(),
+                    (None, None) => entries.iter().all(|(_, value)| value.is_off()),
+                }
+            }
+            Self::Bool(true) | Self::Integer(_) | Self::Float(_) => false,
         }
     }
 
@@ -49,7 +62,7 @@ impl Value {
             Self::Float(number) => number.to_string(),
             Self::Text(text) => format!("{:?}", text.chars().take(60).collect::<String>()),
             Self::List(_) => "a list".into(),
-            Self::Table => "a section".into(),
+            Self::Table(_) => "a section".into(),
         };
         format!("expected {what}, found {found}")
     }
@@ -91,6 +104,27 @@ pub(super) fn power_of_two(value: Value, range: RangeInclusive<u16>) -> Result<u
     }
 }
 
+/// Zero, or a whole number of seconds up to ten years.
+pub(super) fn lifetime(value: Value) -> Result<Duration, String> {
+    let read = match &value {
+        Value::Text(text) => go_duration(text.trim()),
+        Value::Integer(0) => Some(Duration::ZERO),
+        _ => None,
+    };
+    read.filter(|read| *read <= LIFETIME_MAX && read.subsec_nanos() == 0).ok_or_else(|| {
+        value.expected("whole seconds with their unit, such as \"300s\" or \"720h\", or \"0s\"")
+    })
+}
+
+/// A duration from 1 ms to a day, written with its unit; zero is allowed too.
+pub(super) fn pause(value: Value) -> Result<Duration, String> {
+    match &value {
+        Value::Integer(0) => Ok(Duration::ZERO),
+        Value::Text(text) if go_duration(text.trim()) == Some(Duration::ZERO) => Ok(Duration::ZERO),
+        _ => duration(value),
+    }
+}
+
 /// A duration from 1 ms to a day, written with its unit.
 pub(super) fn duration(value: Value) -> Result<Duration, String> {
     const RANGE: RangeInclusive<Duration> =
@@ -107,6 +141,9 @@ pub(super) fn duration(value: Value) -> Result<Duration, String> {
 /// A duration in the notation of Go, as Centrifugo reads it: "1h30m", "1.5s", "300ms".
 fn go_duration(mut text: &str) -> Option<Duration> {
     let mut seconds = 0.0;
+    if text == "0" {
+        return Some(Duration::ZERO);
+    }
     if text.is_empty() {
         return None;
     }
@@ -160,6 +197,153 @@ pub(super) fn url(value: Value) -> Result<Option<String>, String> {
             Ok(Some(text))
         }
         other => Err(other.expected("a URL that begins with http:// or https://")),
+    }
+}
+
+/// The endpoint of a proxy; the empty text stands for none.
+pub(super) fn endpoint(value: Value) -> Result<Option<String>, String> {
+    match &value {
+        Value::Text(text) if text.starts_with("grpc://") || text.starts_with("unix:") => {
+            Err("is a GRPC endpoint of Centrifugo; tiderace calls the backend by HTTP alone".into())
+        }
+        Value::Text(text) if text.is_empty() || names_a_host(text) => url(value),
+        _ => Err(value.expected("a URL that begins with http:// or https:// and names a host")),
+    }
+}
+
+/// Whether a URL of HTTP goes on behind its scheme.
+fn names_a_host(url: &str) -> bool {
+    let host = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+    host.is_some_and(|host| host.starts_with(|c: char| c.is_alphanumeric() || c == '['))
+}
+
+/// A text that need not be there, as it stands.
+pub(super) fn plain(value: Value) -> Result<String, String> {
+    Ok(text(value)?.unwrap_or_default())
+}
+
+/// A regular expression; the empty text stands for none.
+pub(super) fn pattern(value: Value) -> Result<Option<Pattern>, String> {
+    let Some(text) = text(value)? else { return Ok(None) };
+    let compiled = Pattern::new(&text);
+    compiled.map(Some).map_err(|error| format!("{text:?} is no regular expression: {error}"))
+}
+
+/// A public key in PEM (RFC 7468); the empty text stands for none.
+pub(super) fn public_key(value: Value) -> Result<Option<String>, String> {
+    let text = text(value)?;
+    match &text {
+        Some(pem) if !pem.trim_start().starts_with("-----BEGIN ") => {
+            Err("expected a public key in PEM, which begins with -----BEGIN".into())
+        }
+        _ => Ok(text),
+    }
+}
+
+/// The name of a claim; the empty text stands for the usual one.
+pub(super) fn claim(value: Value) -> Result<Option<String>, String> {
+    match text(value)? {
+        Some(name) if !name.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'_') => {
+            Err(Value::Text(name).expected("a name of letters and _"))
+        }
+        name => Ok(name),
+    }
+}
+
+/// A name as namespaces and proxies have them, by Centrifugo's rule.
+pub(super) fn name(value: Value) -> Result<String, String> {
+    let ok = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    match value {
+        Value::Text(text) if text.len() >= 2 && text.bytes().all(ok) => Ok(text),
+        other => Err(other.expected("a name of two or more letters, digits, -, _ and .")),
+    }
+}
+
+/// The name of a proxy; the empty text stands for the proxy of the event's own section.
+pub(super) fn proxy_name(value: Value) -> Result<ProxyName, String> {
+    match text(value)? {
+        Some(text) => name(Value::Text(text)).map(ProxyName),
+        None => Ok(ProxyName::default()),
+    }
+}
+
+/// Names of HTTP headers, in lower case: a list, or one text with blanks or commas between them.
+pub(super) fn header_names(value: Value) -> Result<Vec<String>, String> {
+    let items = match value {
+        Value::Text(text) => text
+            .split([' ', ','])
+            .filter(|part| !part.is_empty())
+            .map(|part| Value::Text(part.into()))
+            .collect(),
+        Value::List(items) => items,
+        other => return Err(other.expected("a list of names of HTTP headers")),
+    };
+    items.into_iter().map(header_name).collect()
+}
+
+/// The name of an HTTP header (RFC 9110 section 5.1), in lower case.
+fn header_name(value: Value) -> Result<String, String> {
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    match value {
+        Value::Text(text) if !text.is_empty() && text.bytes().all(token) => {
+            Ok(text.to_ascii_lowercase())
+        }
+        other => Err(other.expected("the name of an HTTP header")),
+    }
+}
+
+/// The name of an HTTP header, in lower case; the empty text stands for none.
+pub(super) fn header(value: Value) -> Result<Option<String>, String> {
+    text(value)?.map(|text| header_name(Value::Text(text))).transpose()
+}
+
+/// HTTP headers and their values, which may be secrets: a section, or one text of JSON.
+pub(super) fn headers(value: Value) -> Result<BTreeMap<String, Secret>, String> {
+    let what = "a section of HTTP headers with a text each";
+    let value = match value {
+        Value::Text(json) => serde_json::from_str(&json).map_err(|_| format!("expected {what}"))?,
+        other => other,
+    };
+    let Value::Table(entries) = value else { return Err(format!("expected {what}")) };
+    let mut headers = BTreeMap::new();
+    for (name, value) in entries {
+        let name = header_name(Value::Text(name))?;
+        let Value::Text(text) = value else { return Err(format!("{name}: expected a text")) };
+        if text.bytes().any(|byte| byte.is_ascii_control() && byte != b'\t') {
+            return Err(format!("{name}: a header has no control characters"));
+        }
+        if headers.insert(name.clone(), Secret::new(text)).is_some() {
+            return Err(format!("{name}: is set twice"));
+        }
+    }
+    Ok(headers)
+}
+
+/// `stream` or `cache`; the empty text stands for the first.
+pub(super) fn recovery_mode(value: Value) -> Result<RecoveryMode, String> {
+    match &value {
+        Value::Text(text) if text.is_empty() || text == "stream" => Ok(RecoveryMode::Stream),
+        Value::Text(text) if text == "cache" => Ok(RecoveryMode::Cache),
+        _ => Err(value.expected("\"stream\" or \"cache\"")),
+    }
+}
+
+/// What happens to a subscriber that is slow.
+pub(super) fn slow_consumer(value: Value) -> Result<SlowConsumer, String> {
+    match &value {
+        Value::Text(text) if text == "disconnect" => Ok(SlowConsumer::Disconnect),
+        Value::Text(text) if text == "drop_oldest" => Ok(SlowConsumer::DropOldest),
+        Value::Text(text) if text == "latest" => Ok(SlowConsumer::Latest),
+        _ => Err(value.expected("\"disconnect\", \"drop_oldest\" or \"latest\"")),
+    }
+}
+
+/// How errors of the HTTP API are told; the empty text stands for the usual way.
+pub(super) fn error_mode(value: Value) -> Result<ErrorMode, String> {
+    match &value {
+        Value::Text(text) if text.is_empty() => Ok(ErrorMode::Body),
+        Value::Text(text) if text == "transport" => Ok(ErrorMode::Transport),
+        _ => Err(value.expected("\"\" or \"transport\"")),
     }
 }
 
@@ -302,8 +486,11 @@ impl<'de, F: FnOnce(Value) -> Result<(), ()>> Visitor<'de> for Read<F> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
-        while entries.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        self.take(Value::Table)
+        let mut table = Vec::new();
+        while let Some(entry) = entries.next_entry()? {
+            table.push(entry);
+        }
+        self.take(Value::Table(table))
     }
 }
 
@@ -384,6 +571,57 @@ mod tests {
         assert_eq!(url(of("")), Ok(None));
         assert_eq!(url(of("https://b.example/x")), Ok(Some("https://b.example/x".into())));
         assert!(url(of("b.example")).is_err());
+    }
+
+    #[test]
+    fn lifetimes_are_whole_seconds_or_none() {
+        for (text, seconds) in [("0s", 0), ("0", 0), ("300s", 300), ("720h", 2_592_000)] {
+            assert_eq!(lifetime(of(text)), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for text in ["300ms", "1.5s", "", "87601h", "300"] {
+            assert!(lifetime(of(text)).is_err(), "{text}");
+        }
+        assert_eq!(pause(of("0s")), Ok(Duration::ZERO));
+        assert_eq!(pause(of("40s")), Ok(Duration::from_secs(40)));
+        assert!(pause(of("25h")).is_err());
+    }
+
+    #[test]
+    fn endpoints_are_http() {
+        let good = "https://b.example/x";
+        assert_eq!(endpoint(of(good)), Ok(Some(good.into())));
+        assert!(endpoint(of("grpc://b.example:1")).unwrap_err().contains("HTTP alone"));
+        for wrong in ["b.example", "http://", "https:///x", "ftp://b.example"] {
+            assert!(endpoint(of(wrong)).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn names_and_headers_are_checked() {
+        assert_eq!(name(of("a.b-C_1")), Ok("a.b-C_1".into()));
+        for wrong in ["", "a", "a b", "a:b", "\u{e9}\u{e9}"] {
+            assert!(name(of(wrong)).is_err(), "{wrong}");
+        }
+        assert_eq!(header_names(of("Cookie, X-A")), Ok(vec!["cookie".into(), "x-a".into()]));
+        assert!(header_names(Value::List(vec![of("a b")])).is_err());
+        let read = headers(of(r#"{"Authorization": "k"}"#)).unwrap();
+        assert_eq!(read["authorization"].expose(), "k");
+        for wrong in [r#"{"a": 1}"#, "[]", r#"{"a b": ""}"#, r#"{"a": "\n"}"#, r#"{"a":"","A":""}"#]
+        {
+            assert!(headers(of(wrong)).is_err(), "{wrong}");
+        }
+        assert_eq!(claim(of("user_id")), Ok(Some("user_id".into())));
+        assert!(claim(of("user.id")).is_err());
+    }
+
+    #[test]
+    fn a_switched_off_section_asks_for_nothing() {
+        let entry = |name: &str, value| (name.to_owned(), value);
+        let off = vec![entry("enabled", Value::Bool(false)), entry("password", of("p"))];
+        assert!(Value::Table(off).is_off());
+        assert!(Value::Table(vec![entry("disabled", Value::Bool(true))]).is_off());
+        assert!(!Value::Table(vec![entry("password", of("p"))]).is_off());
+        assert!(Value::Table(vec![entry("type", of("memory"))]).is_off());
     }
 
     #[test]

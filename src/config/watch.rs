@@ -1,21 +1,59 @@
-//! Whether the options of `watch` fit together.
+//! `watch`: leases and wakes of dormant devices.
 
 use std::time::Duration;
 
-use super::Watch;
-use super::error::{ConfigError, Place};
+use super::Secret;
+use super::check::Fault;
+use super::section::section;
+use super::value::{duration, path, secret, switch, text, url};
+
+section! {
+    /// `watch`: leases and wakes of dormant devices.
+    Watch {
+        /// Devices may watch. Needs one source of tokens.
+        enabled: bool = false, switch;
+        /// Streams are at `/watch` below it, heartbeats at `/watch/heartbeat`.
+        base_path: String = "/internal/platform/v1/remote-sessions".into(), path;
+        /// Where agents learn who they are.
+        device_info_path: String = "/internal/platform/v1/device-info".into(), path;
+        /// How long a lease lasts without a heartbeat, at least three times `heartbeat_interval`;
+        /// the interval and 30s more is wise, because one request of an agent may hang for that
+        /// long.
+        lease_ttl: Duration = Duration::from_secs(120), duration;
+        /// Pause between an agent's heartbeats, at least 1s.
+        heartbeat_interval: Duration = Duration::from_secs(30), duration;
+        /// How long a woken device waits for a viewer.
+        device_wait_for_viewer: Duration = Duration::from_secs(300), duration;
+    }
+    sections {
+        /// Whose device tokens are whose: one of the first three where watching is enabled.
+        token: WatchToken;
+    }
+}
+
+section! {
+    /// `watch.token`: whose device tokens are whose.
+    WatchToken {
+        /// The key of JSON Web Tokens whose claims are the device.
+        hmac_secret_key: Option<Secret> = None, secret;
+        /// A JSON file of tokens and devices, read at the start and on SIGHUP.
+        table_file: Option<String> = None, text;
+        /// The URL at which the backend answers for a token.
+        proxy_endpoint: Option<String> = None, url;
+        /// Time for such an answer.
+        proxy_timeout: Duration = Duration::from_secs(5), duration;
+    }
+}
 
 /// How long a request of an agent may hang before it gives up.
 const AGENT_REQUEST: Duration = Duration::from_secs(30);
 
 /// Checks the options of enabled watching against each other; returns warnings.
-pub(super) fn check(watch: &Watch) -> Result<Option<String>, ConfigError> {
+pub(super) fn check(watch: &Watch) -> Result<Option<String>, Fault> {
     if !watch.enabled {
         return Ok(None);
     }
-    let refuse = |key: &str, message: String| {
-        Err(ConfigError { place: Place::Together, key: Some(key.into()), message })
-    };
+    let refuse = |key: &str, message| Err(Fault { key: key.into(), message });
     let token = &watch.token;
     let sources = [
         token.hmac_secret_key.is_some(),
@@ -25,7 +63,7 @@ pub(super) fn check(watch: &Watch) -> Result<Option<String>, ConfigError> {
     if sources.iter().filter(|set| **set).count() != 1 {
         let message = "watch.enabled needs exactly one of hmac_secret_key, table_file and \
                        proxy_endpoint, to know whose device tokens are whose";
-        return refuse("watch.token", message.into());
+        return refuse("watch.token", String::from(message));
     }
     let (ttl, interval) = (watch.lease_ttl, watch.heartbeat_interval);
     if interval < Duration::from_secs(1) {
@@ -40,8 +78,8 @@ pub(super) fn check(watch: &Watch) -> Result<Option<String>, ConfigError> {
     }
     if [&watch.base_path, &format!("{}/watch", watch.base_path)].contains(&&watch.device_info_path)
     {
-        let message = "is a path below watch.base_path that means something else".into();
-        return refuse("watch.device_info_path", message);
+        let message = "is a path below watch.base_path that means something else";
+        return refuse("watch.device_info_path", String::from(message));
     }
     Ok((ttl < interval + AGENT_REQUEST).then(|| {
         format!(
@@ -54,7 +92,6 @@ pub(super) fn check(watch: &Watch) -> Result<Option<String>, ConfigError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Secret, WatchToken};
 
     fn watch(ttl_ms: u64, interval_ms: u64) -> Watch {
         let key = Some(Secret::new("k"));
@@ -90,7 +127,7 @@ mod tests {
     fn exactly_one_source_of_tokens_is_needed() {
         let mut none = watch(120_000, 30_000);
         none.token.hmac_secret_key = None;
-        assert!(check(&none).unwrap_err().to_string().contains("exactly one"));
+        assert!(check(&none).unwrap_err().message.contains("exactly one"));
         let mut two = watch(120_000, 30_000);
         two.token.table_file = Some("devices.json".into());
         assert!(check(&two).is_err());

@@ -1,0 +1,73 @@
+//! `tiderace config`: is a file right, and what could stand in one.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Subcommand, ValueEnum};
+
+use crate::config::{self, Config, Loaded};
+
+/// Check a configuration file, or show all options.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Say whether a file can be served with, and what in it has no effect. TIDERACE_ variables
+    /// count, as they do for the server
+    Check {
+        /// Configuration file: .toml, .json, .yaml or .yml, written for tiderace or Centrifugo v6
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Print every option with its default and what it means
+    Default {
+        /// How; JSON has no room for explanations
+        #[arg(long, value_enum, default_value_t = Format::Toml)]
+        format: Format,
+    },
+}
+
+/// The formats of a configuration file.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum Format {
+    Toml,
+    Json,
+    Yaml,
+}
+
+/// Does it. What is wrong with a file stands on stderr, one line per fault or warning.
+pub(super) fn run(command: &Command) -> ExitCode {
+    match command {
+        Command::Default { format } => {
+            let format = match format {
+                Format::Toml => config::Format::Toml,
+                Format::Json => config::Format::Json,
+                Format::Yaml => config::Format::Yaml,
+            };
+            print!("{}", config::defaults(format));
+            ExitCode::SUCCESS
+        }
+        Command::Check { file } => match check(file, std::env::vars_os()) {
+            Ok(Loaded { warnings, .. }) => {
+                for warning in &warnings {
+                    eprintln!("warning: {warning}");
+                }
+                println!("{} can be served with, {} warnings", file.display(), warnings.len());
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                eprintln!("{error}");
+                ExitCode::FAILURE
+            }
+        },
+    }
+}
+
+fn check(
+    file: &std::path::Path,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Loaded, config::ConfigError> {
+    let mut loaded = config::load(Config::default(), Some(file), environment, &[])?;
+    let missing = super::serve::missing_access(&loaded.config);
+    loaded.warnings.extend(missing.iter().map(|missing| missing.effect.to_owned()));
+    Ok(loaded)
+}
