@@ -325,7 +325,7 @@ fn settings(
         health_enabled: config.health.enabled,
         page,
         routes,
-        node_name: node_name(),
+        node_name: Some(config.node.name).filter(|name| !name.is_empty()).unwrap_or_else(node_name),
         process_stats,
     }
 }

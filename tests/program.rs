@@ -9,6 +9,7 @@ use std::process::Command;
 
 use serde_json::json;
 use support::{Server, run, serve, websocket::Client};
+use tiderace::config::Config;
 
 /// Runs a server that must refuse to start: what it says.
 fn refusal(command: Command) -> String {
@@ -86,6 +87,95 @@ fn a_wrong_setting_is_named_with_its_place() {
         &["TIDERACE_CLIENT_CHANNEL_LIMIT", "a whole number from 1 to 65536", "many"],
     );
     for path in [path, misspelt] {
+        fs::remove_file(path).expect("it was written");
+    }
+}
+
+/// What `tiderace config` says to these arguments: its exit code, stdout and stderr.
+fn config(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = support::program();
+    command.arg("config").args(arguments);
+    let (status, stdout, stderr) = run(command);
+    (status.code(), stdout, stderr)
+}
+
+/// What a file for Centrifugo asks for that is not here.
+const LACKS: &[&str] = &[
+    "admin ",
+    "prometheus ",
+    "client.presence_update_interval ",
+    "client.connection_rate_limit ",
+    "channel.namespaces[0].delta_publish ",
+    "websocket.compression ",
+    "websocket.write_timeout ",
+];
+
+#[test]
+fn a_file_for_centrifugo_is_served_with() {
+    let mut loaded = Vec::new();
+    for extension in ["toml", "json", "yaml"] {
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/config/centrifugo");
+        let path = path.with_extension(extension);
+        let name = path.to_str().expect("UTF-8");
+        let (code, stdout, stderr) = config(&["check", name]);
+        assert_eq!(
+            (code, &*stdout),
+            (Some(0), &*format!("{name} can be served with, 7 warnings\n"))
+        );
+        for lack in LACKS {
+            let warning = format!("warning: {lack}is an option of Centrifugo: ignored");
+            assert!(stderr.lines().any(|line| line == warning), "{warning} in {stderr}");
+        }
+        assert_eq!(stderr.lines().count(), LACKS.len(), "{stderr}");
+
+        let server = Server::start(&["--config", name], &[]);
+        let (status, stderr) = server.stop();
+        assert_eq!(status.code(), Some(0), "{stderr}");
+        assert_says(&stderr, LACKS);
+        let of_file = tiderace::config::load(Config::default(), Some(&path), [], &[]);
+        loaded.push(of_file.expect("it was served with").config);
+    }
+    assert!(loaded[0] == loaded[1] && loaded[0] == loaded[2], "the formats say the same");
+    let channels = loaded[0].channel.channels();
+    let names: Vec<_> = channels.namespaces.keys().map(String::as_str).collect();
+    assert_eq!(names, ["chat", "personal", "private", "ticker"]);
+    assert!(channels.options("chat:a").is_some_and(|options| options.force_recovery));
+    let connect = &loaded[0].client.proxy.connect.proxy;
+    assert_eq!(connect.http_headers, ["cookie", "x-real-ip"]);
+    assert_eq!(connect.http.static_headers["authorization"].expose(), "Bearer proxy-secret");
+}
+
+#[test]
+fn a_file_that_is_checked_is_found_wrong_where_it_is() {
+    let path = file(
+        "checked.yaml",
+        "channel:\n  namespaces:\n  - name: chat\n    presence: true\n    force_recovery: true\n",
+    );
+    let name = path.to_str().expect("UTF-8");
+    let (code, stdout, stderr) = config(&["check", name]);
+    assert_eq!((code, &*stdout), (Some(1), ""));
+    let start = format!("{name}:5:21: channel.namespaces[0].force_recovery: needs a history");
+    assert!(stderr.starts_with(&start), "{stderr}");
+    fs::write(&path, "client:\n  insecure: true\n").expect("it can be written again");
+    let (code, _, stderr) = config(&["check", name]);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert_says(&stderr, &["the HTTP API refuses every request: http_api.key is not set"]);
+    fs::remove_file(&path).expect("it was written");
+    let (code, _, stderr) = config(&["check", name]);
+    assert_eq!(code, Some(1));
+    assert_says(&stderr, &[name, "cannot be read"]);
+}
+
+#[test]
+fn the_defaults_are_a_file_that_can_be_served_with() {
+    for format in ["toml", "json", "yaml"] {
+        let (code, text, stderr) = config(&["default", "--format", format]);
+        assert_eq!((code, &*stderr), (Some(0), ""));
+        assert_says(&text, &["hmac_secret_key", "namespaces", "history_bytes_max", "268435456"]);
+        let path = file(&format!("defaults.{format}"), &text);
+        let (code, _, stderr) = config(&["check", path.to_str().expect("UTF-8")]);
+        assert_eq!(code, Some(0), "{stderr}");
+        assert_eq!(stderr.lines().count(), 2, "nobody can use such a server: {stderr}");
         fs::remove_file(path).expect("it was written");
     }
 }

@@ -1,6 +1,7 @@
 //! `tiderace config`: is a file right, and what could stand in one.
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -43,8 +44,14 @@ pub(super) fn run(command: &Command) -> ExitCode {
                 Format::Json => config::Format::Json,
                 Format::Yaml => config::Format::Yaml,
             };
-            print!("{}", config::defaults(format));
-            ExitCode::SUCCESS
+            // Whoever reads may have seen enough before the end.
+            match std::io::stdout().write_all(config::defaults(format).as_bytes()) {
+                Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+                    eprintln!("the options cannot be written: {error}");
+                    ExitCode::FAILURE
+                }
+                _ => ExitCode::SUCCESS,
+            }
         }
         Command::Check { file } => match check(file, std::env::vars_os()) {
             Ok(Loaded { warnings, .. }) => {

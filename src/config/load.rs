@@ -533,6 +533,17 @@ mod tests {
     }
 
     #[test]
+    fn nothing_leaves_the_default() {
+        let json = r#"{"client": {"ping_interval": null, "allowed_origins": null, "token": null},
+                    "channel": {"namespaces": null}, "proxies": []}"#;
+        let yaml = "client:\n  ping_interval:\n  token:\nchannel:\n  namespaces:\n";
+        for (name, text) in [("c.json", json), ("c.yaml", yaml)] {
+            let loaded = load_text(name, text, &[], &[]).unwrap();
+            assert_eq!(loaded, Loaded { config: Config::default(), warnings: vec![] }, "{name}");
+        }
+    }
+
+    #[test]
     fn errors_never_show_a_secret() {
         for (name, text) in [
             ("c.toml", "[http_api]\nkey = 8675309\n"),

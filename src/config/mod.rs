@@ -3,7 +3,7 @@
 //! Names and nesting are those of Centrifugo v6 wherever an option means the same. What is
 //! tiderace's own says so: `shards`, `engine.*`, `log.format`, `http_api.max_request_body_size`, all
 //! of `watch`, `events`, and four options of channels. [`load`] makes a `Config` from file,
-//! environment and flags, and [`defaults`] shows all there is; an embedder fills the fields itself.
+//! environment and flags, and [`defaults()`] shows all there is; an embedder fills the fields itself.
 
 mod centrifugo;
 mod channel;

@@ -201,6 +201,8 @@ impl At<'_, '_> {
     fn settle(self, value: Value) -> Result<(), ()> {
         let At { parse, path, what } = self;
         let verdict = parse.sought_at(&path).and_then(|()| match what {
+            // An empty value of YAML, or the null of JSON, asks for nothing.
+            What::Option(_) if matches!(value, Value::Nothing) => Ok(()),
             What::Option(set) => set(value),
             What::Repeated => Err("is set twice".into()),
             What::Section(_) => Err("expected a section with options".into()),

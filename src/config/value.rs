@@ -32,7 +32,9 @@ impl Value {
     pub(super) fn is_off(&self) -> bool {
         match self {
             Self::Nothing | Self::Bool(false) | Self::Integer(0) => true,
-            Self::Text(text) => matches!(text.as_str(), "" | "false" | "0" | "0s" | "memory"),
+            Self::Text(text) => {
+                matches!(text.as_str(), "" | "false" | "0" | "0s" | "memory" | "default")
+            }
             Self::List(items) => items.is_empty(),
             Self::Table(entries) => {
                 let named = |wanted| entries.iter().find(|(name, _)| name == wanted);
