@@ -64,7 +64,7 @@ pub const WATCHERS_PER_PAGE_MAX: usize = 1_000;
 /// Bytes of a device's id.
 pub const DEVICE_ID_BYTES_MAX: usize = 255;
 
-/// Bytes that a device may send on its open stream before the connection is closed.
-pub const WATCH_INPUT_BYTES_MAX: u32 = 16 << 10;
+/// Bytes that a peer may send on its open stream before the connection is closed.
+pub const STREAM_INPUT_BYTES_MAX: u32 = 16 << 10;
 
 const _: () = assert!(SEGMENT_BYTES_MAX <= SEND_BYTES_MAX, "a joined segment is one send");

@@ -20,7 +20,9 @@ use crate::{
     backend,
     close::CloseReason,
     config::{self, Config},
-    core::{Outcome, OutsideAnswer, OutsideCall, Process, Route, Settings, WatchSettings},
+    core::{
+        Endpoints, Outcome, OutsideAnswer, OutsideCall, Process, Route, Settings, WatchSettings,
+    },
     hub::HashKey,
     limits::{LINK_ENTRIES, LOOKUPS_IN_FLIGHT_MAX, SHARDS_MAX},
     protocol::{
@@ -257,6 +259,7 @@ fn settings(
         watch,
         health_enabled: config.health.enabled,
         page,
+        endpoints: Endpoints::all(),
         routes,
         node_name: node_name(),
         process_stats,

@@ -6,7 +6,6 @@
 use super::{Core, Phase, Session, flush::How, flush::Operation};
 use crate::{
     close::{self, CloseReason},
-    codec::websocket::write_close,
     hub::{ConnRef, ToHome},
     limits::CLOSE_TIMEOUT_MS,
     protocol::Now,
@@ -26,9 +25,9 @@ impl Core {
         let slow = connection.slow;
         let reason = if slow { close::SLOW } else { reason };
         let told = connection.terms(reason);
-        let websocket = connection.is_websocket();
         self.leave_all(conn);
         let connection = self.slots.at(conn.slot);
+        let farewell = connection.farewell(told);
         connection.phase = Phase::Flushing;
         let connected = std::mem::take(&mut connection.connected);
         let registered = std::mem::take(&mut connection.registered);
@@ -46,8 +45,10 @@ impl Core {
         } else {
             connection.writer.drop_unanswered();
         }
-        if websocket {
-            connection.writer.push_own(|out| write_close(out, told));
+        if let Some(farewell) = farewell {
+            if !farewell.is_empty() {
+                connection.writer.push_own(|out| out.extend_from_slice(&farewell));
+            }
             *self.closed.entry(told.code).or_default() += 1;
             tracing::debug!(
                 shard = self.shard,
@@ -91,7 +92,8 @@ impl Core {
         }
         let connection = self.slots.at(conn.slot);
         connection.subscriptions -= 1;
-        let (channel, format) = self.local.leave(&mut connection.first_subscription, sub);
+        let (channel, key) = self.local.leave(&mut connection.first_subscription, sub);
+        let format = key.format;
         self.to_home(self.home_of(&channel), ToHome::Leave { channel, format });
     }
 

@@ -2,12 +2,12 @@
 
 use super::{Core, Session};
 use crate::{
-    codec::websocket::{Opcode, write_frame},
-    hub::{ConnRef, Format, HomeAnswer, Publication, ReplyTo, SubRef, ToHome},
+    codec::transport::Transport,
+    hub::{ConnRef, HomeAnswer, ListKey, Publication, ReplyTo, SubRef, ToHome},
     hub::{NO_SUBSCRIPTIONS, Pending},
     limits::COMMANDS_IN_FLIGHT_MAX,
     protocol::{
-        Answer, ErrorCode, Name, Now, Request,
+        Answer, ErrorCode, Name, Now, Request, centrifuge,
         handler::{ConnectionRef, Context},
     },
 };
@@ -31,7 +31,7 @@ impl Core {
         }
         let connection = self.slots.at(conn.slot);
         let place = match connection.session {
-            Session::Centrifuge { .. } => connection.writer.reserve(),
+            Session::Centrifuge { .. } | Session::Stream { .. } => connection.writer.reserve(),
             _ => NO_PLACE,
         };
         let in_flight = connection.writer.unfilled() as usize;
@@ -107,12 +107,10 @@ impl Core {
             return;
         }
         connection.subscriptions += 1;
-        let format = match connection.session {
-            Session::Handler { .. } => Format::Plain,
-            _ => Format::Centrifuge,
-        };
+        let key = ListKey::new(connection.session.transport());
+        let format = key.format;
         let pending = Pending { command, place };
-        let (sub, local, channel) = self.local.join(conn.slot, first, channel, format, pending);
+        let (sub, local, channel) = self.local.join(conn.slot, first, channel, key, pending);
         self.to_home(self.home_of(&channel), ToHome::Join { sub, channel, local, format });
     }
 
@@ -151,12 +149,24 @@ impl Core {
     }
 
     fn answer(&mut self, now: Now, conn: ConnRef, place: u32, command: u32, answer: Answer) {
+        let named = if answer == Answer::Connected { self.session_id(conn) } else { String::new() };
         let Some(connection) = self.slots.get(conn).filter(|c| c.is_open()) else { return };
+        let transport = connection.session.transport();
         match &mut connection.session {
-            Session::Centrifuge { session, .. } => {
-                let text = session.answered(now, &self.process.settings.policy, command, answer);
-                let mut framed = Vec::with_capacity(text.len() + 4);
-                write_frame(&mut framed, Opcode::Text, &text);
+            Session::Centrifuge { session, .. } | Session::Stream { session, .. } => {
+                let policy = &self.process.settings.policy;
+                let text = match answer {
+                    Answer::Connected => session.connected(now, policy, command, &named),
+                    Answer::Failed(error) if session.is_unidirectional() => {
+                        self.refused_silently(now, conn, place, command, error);
+                        return;
+                    }
+                    answer => session.answered(now, policy, command, answer),
+                };
+                let mut framed = Vec::with_capacity(text.len() + 16);
+                if !text.is_empty() {
+                    transport.write(&mut framed, &text);
+                }
                 if answer == Answer::Connected {
                     connection.connected = true;
                     self.clients += 1;
@@ -164,12 +174,33 @@ impl Core {
                     self.wheel.set(conn.slot, session.deadline_ms());
                 }
                 self.fill(conn, place, framed);
+                if answer == Answer::Subscribed {
+                    self.begin_stream(conn);
+                }
             }
             Session::Handler { .. } if self.telling_handler => {
                 self.handler_answers.push_back((conn, command, answer));
             }
             Session::Handler { .. } => self.tell_handler(now, conn, command, answer),
             Session::Http(_) | Session::Watch(_) | Session::Closing { .. } | Session::None => {}
+        }
+    }
+
+    /// A unidirectional client is told nothing of a subscription that is not to be, and disconnected
+    /// where there is nothing else: its connect request failed, or its stream is about that channel.
+    fn refused_silently(
+        &mut self,
+        now: Now,
+        conn: ConnRef,
+        place: u32,
+        command: u32,
+        error: ErrorCode,
+    ) {
+        let transport = self.slots.at(conn.slot).session.transport();
+        if command == centrifuge::UNI_CONNECT || transport == Transport::Events {
+            self.close(now, conn, centrifuge::disconnect_of(error));
+        } else {
+            self.fill(conn, place, Vec::new());
         }
     }
 
@@ -234,7 +265,7 @@ impl Core {
             return;
         }
         match &mut connection.session {
-            Session::Centrifuge { session, .. } => {
+            Session::Centrifuge { session, .. } | Session::Stream { session, .. } => {
                 let mut effects = Vec::new();
                 session.due(now, &self.process.settings.policy, &mut effects);
                 self.run(now, conn, &mut effects);

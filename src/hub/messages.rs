@@ -99,6 +99,11 @@ pub struct Published {
 }
 
 impl Published {
+    /// Its epoch and offset, if its channel has a stream.
+    pub fn position(&self) -> Option<(&str, u64)> {
+        None
+    }
+
     /// Bytes that this pins while it waits.
     pub fn cost_bytes(&self) -> usize {
         self.frames.iter().flatten().map(|frame| frame.payload().len()).sum()

@@ -5,12 +5,13 @@ mod home;
 mod leases;
 mod local;
 mod messages;
+mod segment;
 
 pub use home::{Congestion, Home};
 pub use leases::{
     Beat, Ending, HttpReply, LeaseAnswer, LeaseRequest, Leases, WakeOrder, WakeStatus, Watcher,
 };
-pub use local::{Active, Local, Member, NO_SUBSCRIPTIONS, Pending, Sealed};
+pub use local::{Active, ListKey, Local, Member, NO_SUBSCRIPTIONS, Pending, Sealed};
 pub use messages::{
     Broadcast, ConnRef, Format, FromHome, HomeAnswer, LocalId, Publication, Published, ReplyTo,
     ShardId, SubRef, ToHome,

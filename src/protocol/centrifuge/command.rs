@@ -56,6 +56,62 @@ pub(super) struct TokenRequest<'a> {
     pub(super) token: Text<'a>,
 }
 
+/// The connect request of a client that says nothing else.
+#[derive(Deserialize)]
+pub(super) struct UniConnectRequest<'a> {
+    #[serde(borrow, default)]
+    token: Text<'a>,
+    #[serde(borrow, default)]
+    subs: Subs<'a>,
+}
+
+/// The channels that a unidirectional client wants to be in: the keys of a map.
+#[derive(Default)]
+struct Subs<'a>(Vec<Text<'a>>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Subs<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct SubsVisitor;
+
+        impl<'de> Visitor<'de> for SubsVisitor {
+            type Value = Subs<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map of channels")
+            }
+
+            fn visit_map<M: de::MapAccess<'de>>(self, mut map: M) -> Result<Subs<'de>, M::Error> {
+                let mut channels = Vec::new();
+                while let Some((channel, IgnoredAny)) = map.next_entry()? {
+                    channels.push(channel);
+                }
+                Ok(Subs(channels))
+            }
+
+            fn visit_unit<E: de::Error>(self) -> Result<Subs<'de>, E> {
+                Ok(Subs::default())
+            }
+        }
+
+        deserializer.deserialize_any(SubsVisitor)
+    }
+}
+
+impl<'a> UniConnectRequest<'a> {
+    /// Parses a whole request; `None` when it is none.
+    pub(super) fn parse(text: &'a str) -> Option<Self> {
+        if !text.trim_ascii_start().starts_with('{') {
+            return None;
+        }
+        serde_json::from_str(text).ok()
+    }
+
+    /// What it says of its user, and the channels that it wants to be in.
+    pub(super) fn parts(self) -> (TokenRequest<'a>, Vec<Text<'a>>) {
+        (TokenRequest { token: self.token }, self.subs.0)
+    }
+}
+
 /// The part of a subscribe, unsubscribe or sub_refresh request that decides.
 #[derive(Deserialize)]
 pub(super) struct ChannelRequest<'a> {
@@ -123,6 +179,13 @@ impl<'a> Command<'a> {
 /// A string that is borrowed where it holds no escapes; JSON `null` counts as empty, as in Go.
 #[derive(Default)]
 pub(super) struct Text<'a>(Cow<'a, str>);
+
+impl<'a> Text<'a> {
+    /// A subscribe request for the channel of this name.
+    pub(super) fn subscription(self) -> ChannelRequest<'a> {
+        ChannelRequest { channel: self, token: Text::default() }
+    }
+}
 
 impl std::ops::Deref for Text<'_> {
     type Target = str;

@@ -6,6 +6,7 @@
 mod command;
 mod errors;
 mod reply;
+mod unidirectional;
 
 use std::sync::Arc;
 
@@ -19,7 +20,8 @@ use crate::auth::{ConnectionClaims, TokenError, Tokens};
 use crate::close::{BAD_REQUEST, CONNECTION_EXPIRED, CloseReason, INVALID_TOKEN, NO_PONG, STALE};
 
 pub(crate) use self::command::{one_line, present};
-pub use self::reply::encode_publication;
+pub use self::reply::{disconnect, disconnect_push, encode_publication};
+pub use self::unidirectional::{CONNECT as UNI_CONNECT, disconnect_of, is_connect_request};
 
 /// A deadline that never comes.
 const NEVER: u64 = u64::MAX;
@@ -104,6 +106,8 @@ pub struct Session {
     /// The share of the ping interval, in 2^-32, after which the first ping follows.
     spread: u32,
     state: State,
+    /// Its client says nothing after its connect request, and is told pushes alone.
+    unidirectional: bool,
 }
 
 const _: () = assert!(size_of::<Session>() <= 72, "a session is part of every idle connection");
@@ -138,6 +142,7 @@ impl Session {
             connect_command: 0,
             spread,
             state: State::Fresh,
+            unidirectional: false,
         }
     }
 
@@ -163,9 +168,11 @@ impl Session {
     }
 
     /// Encodes the reply to `command`, whose request was answered; without a newline at its end.
+    /// Empty where there is nothing to say.
     pub fn answered(&mut self, now: Now, policy: &Policy, command: u32, answer: Answer) -> Vec<u8> {
         match answer {
-            Answer::Connected => self.connected(now, policy, command),
+            Answer::Connected => self.connected(now, policy, command, ""),
+            Answer::Subscribed if self.unidirectional => Vec::new(),
             Answer::Subscribed => reply::empty(command, "subscribe"),
             Answer::Unsubscribed => reply::empty(command, "unsubscribe"),
             Answer::Published => reply::empty(command, "publish"),
@@ -209,7 +216,7 @@ impl Session {
         if now.monotonic_ms >= self.ping_ms {
             out.push(Effect::Reply(reply::PING.to_vec()));
             self.ping_ms = after(now, policy.ping_interval_ms);
-            if self.overdue_ms == NEVER {
+            if self.overdue_ms == NEVER && !self.unidirectional {
                 self.overdue_ms = after(now, policy.pong_timeout_ms);
             }
         }
@@ -306,11 +313,16 @@ impl Session {
 
     fn refuse(&mut self, id: u32, code: ErrorCode, out: &mut Vec<Effect>) -> Handled {
         self.state = State::Refused;
+        if self.unidirectional {
+            return Err(disconnect_of(code));
+        }
         out.push(error(id, code));
         Ok(())
     }
 
-    fn connected(&mut self, now: Now, policy: &Policy, command: u32) -> Vec<u8> {
+    /// Encodes the reply to the connect command, or the connect push of a unidirectional session.
+    /// `session` names the connection to requests beside it; empty where there are none.
+    pub fn connected(&mut self, now: Now, policy: &Policy, command: u32, session: &str) -> Vec<u8> {
         self.state = State::Connected;
         self.overdue_ms = NEVER;
         if policy.ping_interval_ms != 0 {
@@ -324,9 +336,15 @@ impl Session {
             version: &policy.version,
             expiry: self.expiry(now),
             ping: policy.ping_interval_ms / 1000,
-            pong: policy.ping_interval_ms != 0 && policy.pong_timeout_ms != 0,
-            node: &policy.node,
+            pong: policy.ping_interval_ms != 0
+                && policy.pong_timeout_ms != 0
+                && !self.unidirectional,
+            session,
+            node: if self.unidirectional { "" } else { &policy.node },
         };
+        if self.unidirectional {
+            return reply::push("connect", &result);
+        }
         reply::result(command, "connect", &result)
     }
 
@@ -537,7 +555,7 @@ mod tests {
     const NOW: Now = Now { monotonic_ms: 1_000_000, unix_s: 1_700_000_000 };
     const CLIENT: &str = "00010203-0405-4607-8809-0a0b0c0d0e0f";
 
-    fn policy() -> Policy {
+    pub(super) fn policy() -> Policy {
         Policy {
             insecure: false,
             anonymous: true,

@@ -4,7 +4,7 @@
 
 use serde::Serialize;
 
-use crate::protocol::ErrorCode;
+use crate::{close::CloseReason, protocol::ErrorCode};
 
 /// The ping: an empty reply.
 pub(super) const PING: &[u8] = b"{}";
@@ -21,6 +21,8 @@ pub(super) struct ConnectResult<'a> {
     pub(super) ping: u64,
     #[serde(skip_serializing_if = "is_false")]
     pub(super) pong: bool,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub(super) session: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
     pub(super) node: &'a str,
 }
@@ -56,6 +58,31 @@ pub(super) fn result(command: u32, method: &str, result: &impl Serialize) -> Vec
     write_json(&mut out, result);
     out.push(b'}');
     out
+}
+
+/// `{"push":{"kind":value}}`: a push that belongs to no channel.
+pub(super) fn push(kind: &str, value: &impl Serialize) -> Vec<u8> {
+    let mut out = format!(r#"{{"push":{{"{kind}":"#).into_bytes();
+    write_json(&mut out, value);
+    out.extend_from_slice(b"}}");
+    out
+}
+
+/// `{"push":{"disconnect":{..}}}`: why a connection ends, where no close frame says it.
+pub fn disconnect_push(reason: CloseReason) -> Vec<u8> {
+    push("disconnect", &Disconnect { code: reason.code, reason: reason.reason })
+}
+
+/// `{"code":..,"reason":..}`: the same without what makes it a push.
+pub fn disconnect(reason: CloseReason) -> String {
+    let CloseReason { code, reason } = reason;
+    serde_json::to_string(&Disconnect { code, reason }).expect("its keys are strings")
+}
+
+#[derive(Serialize)]
+struct Disconnect<'a> {
+    code: u16,
+    reason: &'a str,
 }
 
 /// `{"id":n,"error":{..}}`.
@@ -136,6 +163,7 @@ mod tests {
             expiry: Expiry { expires: false, ttl_s: 0 },
             ping: 0,
             pong: false,
+            session: "",
             node: "",
         };
         let encoded = text(result(1, "connect", &connect));
@@ -143,13 +171,22 @@ mod tests {
         connect.expiry = Expiry { expires: true, ttl_s: 60 };
         connect.ping = 25;
         connect.pong = true;
+        connect.session = "s";
         connect.node = "n";
         assert_eq!(
             text(result(1, "connect", &connect)),
             concat!(
                 r#"{"id":1,"connect":{"client":"id","version":"1","expires":true,"ttl":60,"#,
-                r#""ping":25,"pong":true,"node":"n"}}"#
+                r#""ping":25,"pong":true,"session":"s","node":"n"}}"#
             )
+        );
+    }
+
+    #[test]
+    fn a_disconnect_push_carries_code_and_reason() {
+        assert_eq!(
+            text(disconnect_push(crate::close::SHUTDOWN)),
+            r#"{"push":{"disconnect":{"code":3001,"reason":"shutdown"}}}"#
         );
     }
 
