@@ -156,7 +156,10 @@ struct Running {
 
 impl Running {
     fn start(address: &str, scenario: &str, transport: &str) -> Self {
-        let mut command = node("session.mjs", &[address, scenario, SECRET, transport]);
+        Self::run(node("session.mjs", &[address, scenario, SECRET, transport]))
+    }
+
+    fn run(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().expect("node is installed");
         let events = lines(BufReader::new(child.stdout.take().expect("it is piped")));
         Self { child, events }
@@ -179,6 +182,44 @@ impl Drop for Running {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+#[test]
+fn a_bare_event_source_needs_no_library() {
+    let mut server = Server::dev(&[]);
+    let address = server.address.to_string();
+    let source = Running::run(node("events.mjs", &[&format!("http://{address}/events/room")]));
+    source.next("open");
+    server.wait_until("its subscription", |info| info["num_subs"] == 1);
+    server.publish("room", &json!({"text": "before"}));
+    assert_eq!(source.next("message")["message"], json!({"text": "before"}));
+    let (status, stderr) = server.stop();
+    assert_eq!(status.code(), Some(0), "{stderr}");
+    assert_eq!(source.next("disconnect")["code"], 3001);
+    server = Server::start(&["--dev", "--shards", "2", "--listen", &address], &[]);
+    source.next("open");
+    server.wait_until("its subscription", |info| info["num_subs"] == 1);
+    server.publish("room", &json!("end"));
+    assert_eq!(source.next("message")["message"], "end");
+    server.wait_until("its end", |info| info["num_clients"] == 0);
+
+    let connect = "%7B%22subs%22:%7B%22room%22:%7B%7D%7D%7D";
+    let url = format!("http://{address}/connection/uni_sse?cf_connect={connect}");
+    let source = Running::run(node("events.mjs", &[&url]));
+    assert!(source.next("message")["message"]["connect"]["client"].is_string());
+    server.wait_until("its subscription", |info| info["num_subs"] == 1);
+    server.publish("room", &json!("end"));
+    let push = json!({"channel": "room", "pub": {"data": "end"}});
+    assert_eq!(source.next("message")["message"], push);
+    drop((server, source));
+
+    // Who is refused does not come back.
+    let anonymous = [("TIDERACE_CLIENT_ALLOW_ANONYMOUS_CONNECT_WITHOUT_TOKEN", "true")];
+    let server = Server::start(&["--shards", "2"], &anonymous);
+    let url = format!("http://{}/events/room", server.address);
+    let source = Running::run(node("events.mjs", &[&url]));
+    assert_eq!(source.next("error")["code"], 403);
+    source.next("closed");
 }
 
 #[test]

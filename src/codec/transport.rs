@@ -125,15 +125,19 @@ impl Transport {
 
     /// Adds a payload to a run of events, with its position in the stream, if it has one:
     /// `id: epoch:offset`. Bytes that are no text are sent in base64.
-    pub fn put_event(run: &mut Vec<u8>, position: Option<(&str, u64)>, payload: &[u8]) {
+    pub fn put_event(
+        run: &mut Vec<u8>,
+        position: Option<(&str, u64)>,
+        payload: &[u8],
+        binary: bool,
+    ) {
         if let Some((epoch, offset)) = position {
             run.extend_from_slice(format!("id: {epoch}:{offset}\n").as_bytes());
         }
-        match str::from_utf8(payload) {
-            Ok(_) => sse::put_data(run, payload),
-            Err(_) => {
-                sse::put_data(run, data_encoding::BASE64.encode(payload).as_bytes());
-            }
+        if binary {
+            sse::put_data(run, data_encoding::BASE64.encode(payload).as_bytes());
+        } else {
+            sse::put_data(run, payload);
         }
     }
 
@@ -223,7 +227,7 @@ mod tests {
     fn payloads_are_events_of_their_lines_behind_their_position() {
         let event = |position, payload: &[u8]| {
             let mut run = Transport::Events.begin(0);
-            Transport::put_event(&mut run, position, payload);
+            Transport::put_event(&mut run, position, payload, payload[0] == 0xff);
             let from = Transport::Events.finish(&mut run);
             String::from_utf8(run.split_off(from)).unwrap()
         };

@@ -3,6 +3,8 @@
 //! Pages of other origins may use them as `allowed_origins` says (Fetch standard, section 3.2): what
 //! they may not use they are refused, not merely kept from reading.
 
+use serde_json::json;
+
 use crate::{
     api::error_response,
     auth::origin,
@@ -248,7 +250,8 @@ fn stream(
 }
 
 /// The connect request of who asked for a channel by its path, with the parameter `token` or
-/// `Authorization: Bearer`.
+/// `Authorization: Bearer`. A bare `EventSource` that comes back says where it was by itself
+/// (HTML Living Standard, section 9.2.4); what comes back as a page does, by `last_event_id`.
 fn of_channel(request: &Request<'_>, endpoint: &Endpoint) -> Result<String, Refusal> {
     let channel = &request.path[endpoint.path.len()..];
     let channel = decode(channel).ok_or_else(|| bad("the channel is not percent-encoded UTF-8"))?;
@@ -259,7 +262,25 @@ fn of_channel(request: &Request<'_>, endpoint: &Endpoint) -> Result<String, Refu
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
     };
     let token = given.or_else(bearer).unwrap_or_default();
-    Ok(serde_json::json!({ "token": token, "subs": { channel: {} } }).to_string())
+    let header = request.header("last-event-id").and_then(|id| str::from_utf8(id).ok());
+    let last = match header {
+        Some(id) => Some(id.to_owned()),
+        None => parameter(request.query, "last_event_id").map_err(bad)?,
+    };
+    let subscription = match last.as_deref().and_then(position) {
+        None => json!({ "recoverable": true }),
+        Some((epoch, offset)) => {
+            json!({ "recoverable": true, "recover": true, "epoch": epoch, "offset": offset })
+        }
+    };
+    Ok(json!({ "token": token, "subs": { channel: subscription } }).to_string())
+}
+
+/// The position that an event's id names. An id that is not ours is nothing to recover from: its
+/// client would come back with it for ever.
+fn position(id: &str) -> Option<(&str, u64)> {
+    let (epoch, offset) = id.rsplit_once(':')?;
+    Some((epoch, offset.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -318,12 +339,21 @@ mod tests {
 
     #[test]
     fn a_channel_is_named_by_its_path() {
-        let wanted = r#"events {"token":"t","subs":{"a b/c":{}}}"#;
+        let wanted = r#"events {"token":"t","subs":{"a b/c":{"recoverable":true}}}"#;
         assert_eq!(get("/events/a%20b/c?token=t").as_deref(), Some(wanted));
         let bearer = "GET /events/a%20b/c HTTP/1.1\nHost: t\nAuthorization: bearer t\n\n";
         assert_eq!(asked(bearer).as_deref(), Some(wanted));
-        let anonymous = r#"events {"token":"","subs":{"c":{}}}"#;
+        let anonymous = r#"events {"token":"","subs":{"c":{"recoverable":true}}}"#;
         assert_eq!(get("/events/c").as_deref(), Some(anonymous));
+        let recovering = concat!(
+            r#"events {"token":"","subs":{"c":{"recoverable":true,"recover":true,"#,
+            r#""epoch":"e:1","offset":7}}}"#
+        );
+        assert_eq!(get("/events/c?last_event_id=e:1:7").as_deref(), Some(recovering));
+        let returning =
+            |id: &str| asked(&format!("GET /events/c HTTP/1.1\nHost: t\nLast-Event-ID: {id}\n\n"));
+        assert_eq!(returning("e:1:7").as_deref(), Some(recovering));
+        assert_eq!(returning("e:-7").as_deref(), Some(anonymous), "not an id of ours");
         assert_eq!(get("/events/%ff").as_deref(), Some("400"));
         assert_eq!(get("/events/"), None);
     }

@@ -20,8 +20,10 @@ use crate::{
     },
 };
 
-/// Milliseconds after which a bare `EventSource` whose stream ended asks again.
+/// Milliseconds after which a bare `EventSource` whose stream ended asks again, and how much later at
+/// most: they have no jitter of their own, and a drain ends many of them together.
 const RETRY_MS: u32 = 1_000;
+const RETRY_SPREAD_MS: u32 = 2_000;
 
 /// A response that carries a session.
 pub(super) struct Stream {
@@ -115,14 +117,14 @@ fn borrowed(headers: &Headers) -> Vec<(&str, &str)> {
     headers.iter().map(|(name, value)| (*name, value.as_str())).collect()
 }
 
-fn begin(transport: Transport, headers: &Headers) -> Vec<u8> {
+fn begin(transport: Transport, headers: &Headers, spread: u32) -> Vec<u8> {
     let mut out = Vec::with_capacity(256);
     let content_type =
         if transport.is_event_stream() { "text/event-stream" } else { "application/x-ndjson" };
     sse::write_stream_head(&mut out, content_type, &borrowed(headers), false);
     match transport {
         Transport::Events => {
-            let retry = format!("retry: {RETRY_MS}\n\n");
+            let retry = format!("retry: {}\n\n", RETRY_MS + spread % RETRY_SPREAD_MS);
             chunked::write_chunk(&mut out, retry.len(), |out| out.extend(retry.as_bytes()));
         }
         // An empty line, which means nothing: some clients wait for a first byte of the body.
@@ -158,7 +160,7 @@ impl Core {
             session.received(now, &settings.policy, &text, &mut effects);
         }
         self.wheel.set(conn.slot, session.deadline_ms());
-        let begin = begin(transport, &headers);
+        let begin = begin(transport, &headers, spread);
         let connection = self.slots.at(conn.slot);
         let head = if transport == Transport::Events {
             deny_unsubscribed(&mut effects);

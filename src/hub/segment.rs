@@ -95,7 +95,10 @@ impl Open {
 
 fn put(transport: Transport, run: &mut Vec<u8>, published: &Published, frame: &Frame) {
     match transport {
-        Transport::Events => Transport::put_event(run, published.position(), frame.payload()),
+        Transport::Events => {
+            let (payload, binary) = (frame.payload(), frame.is_binary());
+            Transport::put_event(run, published.position(), payload, binary);
+        }
         Transport::Plain => run.extend_from_slice(frame.wire()),
         transport => transport.put(run, frame.payload()),
     }
