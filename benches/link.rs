@@ -13,7 +13,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use rustix::time::{ClockId, clock_gettime};
 use tiderace::{
     core::LinkMessage,
@@ -163,7 +162,7 @@ fn empty_publication() -> Published {
         sequence: 1,
         position: None,
         frames: [None, None],
-        data: Bytes::new(),
+        epoch: None,
         key: None,
     }
 }

@@ -82,7 +82,7 @@ pub const KEY_SET_FETCH_PAUSE_S: u64 = 5;
 /// Bytes of a device's id.
 pub const DEVICE_ID_BYTES_MAX: usize = 255;
 
-/// Bytes that a device may send on its open stream before the connection is closed.
-pub const WATCH_INPUT_BYTES_MAX: u32 = 16 << 10;
+/// Bytes that a peer may send on its open stream before the connection is closed.
+pub const STREAM_INPUT_BYTES_MAX: u32 = 16 << 10;
 
 const _: () = assert!(SEGMENT_BYTES_MAX <= SEND_BYTES_MAX, "a joined segment is one send");

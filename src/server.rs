@@ -23,7 +23,9 @@ use crate::{
     backend::{self, Backend, Bounds, Trust, Workers},
     close::CloseReason,
     config::{self, Config},
-    core::{Outcome, OutsideAnswer, OutsideCall, Process, Route, Settings, WatchSettings},
+    core::{
+        Endpoints, Outcome, OutsideAnswer, OutsideCall, Process, Route, Settings, WatchSettings,
+    },
     hub::{HashKey, WakeOrder, WakeStatus},
     limits::{CLOSE_TIMEOUT_MS, LINK_ENTRIES, SHARDS_MAX},
     protocol::{
@@ -324,6 +326,7 @@ fn settings(
         watch,
         health_enabled: config.health.enabled,
         page,
+        endpoints: Endpoints::all(),
         routes,
         node_name: Some(config.node.name).filter(|name| !name.is_empty()).unwrap_or_else(node_name),
         process_stats,

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::Emulated;
 use crate::{
     hub::{FromHome, ShardId, ToHome},
     limits::LINK_BACKLOG_BYTES_MAX,
@@ -14,12 +15,14 @@ pub enum LinkMessage {
     ToHome(ToHome),
     /// A home tells a shard.
     FromHome(FromHome),
+    /// A client of a stream said something to another shard than its own. Boxed: it is rare.
+    Emulated(Box<Emulated>),
 }
 
 const _: () = assert!(size_of::<LinkMessage>() <= 64, "a link's entry is one cache line");
 
 impl LinkMessage {
-    /// Bytes of publications that the message pins.
+    /// Bytes of publications, and of what clients said, that the message pins.
     fn publication_bytes(&self) -> usize {
         match self {
             Self::ToHome(ToHome::Publish { publication, .. }) => publication.cost_bytes(),
@@ -28,6 +31,7 @@ impl LinkMessage {
                     + broadcast.channels.iter().map(|(_, name)| name.len()).sum::<usize>()
             }
             Self::FromHome(FromHome::Published { published, .. }) => published.cost_bytes(),
+            Self::Emulated(emulated) => emulated.cost_bytes(),
             _ => 0,
         }
     }

@@ -6,7 +6,6 @@
 use super::{Core, Phase, Session, flush::How, flush::Operation};
 use crate::{
     close::{self, CloseReason},
-    codec::websocket::write_close,
     hub::{ConnRef, ToHome},
     limits::CLOSE_TIMEOUT_MS,
     protocol::Now,
@@ -37,10 +36,11 @@ impl Core {
         let slow = connection.slow;
         let reason = if slow { close::SLOW } else { reason };
         let told = connection.terms(reason);
-        let websocket = connection.is_websocket();
         self.subscriptions.forget_connect(conn.slot);
         self.leave_all(conn);
         let connection = self.slots.at(conn.slot);
+        let text = text.filter(|_| !slow).unwrap_or(told.reason);
+        let farewell = connection.farewell(told, text);
         connection.phase = Phase::Flushing;
         let connected = std::mem::take(&mut connection.connected);
         let registered = std::mem::take(&mut connection.registered);
@@ -58,9 +58,10 @@ impl Core {
         } else {
             connection.writer.drop_unanswered();
         }
-        if websocket {
-            let text = text.filter(|_| !slow).unwrap_or(told.reason);
-            connection.writer.push_own(|out| write_close(out, told.code, text));
+        if let Some(farewell) = farewell {
+            if !farewell.is_empty() {
+                connection.writer.push_own(|out| out.extend_from_slice(&farewell));
+            }
             *self.closed.entry(told.code).or_default() += 1;
             tracing::debug!(
                 shard = self.shard,

@@ -1,9 +1,9 @@
 //! One connection: its life from accept to the last completion, and the slot that it lives in.
 
-use super::{watch::Watch, writer::Writer};
+use super::{streams::Stream, watch::Watch, writer::Writer};
 use crate::{
     close::CloseReason,
-    codec::{http, websocket},
+    codec::{http, transport::Transport, websocket},
     hub::{ConnRef, NO_SUBSCRIPTIONS},
     protocol::{Name, centrifuge, handler::Handler},
 };
@@ -35,10 +35,36 @@ pub(super) enum Session {
     Http(Http),
     /// The Centrifuge protocol over WebSocket.
     Centrifuge { reader: websocket::Reader, session: centrifuge::Session },
+    /// The Centrifuge protocol in a response that does not end by itself.
+    Stream { stream: Box<Stream>, session: centrifuge::Session },
     /// A device's watch request, or its stream.
     Watch(Watch),
     /// An embedder's handler over WebSocket.
     Handler { reader: websocket::Reader, handler: Box<dyn Handler>, commands: u32 },
+}
+
+impl Session {
+    /// How its messages travel.
+    pub(super) fn transport(&self) -> Transport {
+        match self {
+            Self::Stream { stream, .. } => stream.transport,
+            Self::Centrifuge { session, .. } if session.is_unidirectional() => {
+                Transport::UniWebsocket
+            }
+            Self::Centrifuge { .. } => Transport::Websocket,
+            _ => Transport::Plain,
+        }
+    }
+}
+
+impl Session {
+    /// Its session of the Centrifuge protocol, on whatever transport.
+    pub(super) fn centrifuge(&mut self) -> Option<&mut centrifuge::Session> {
+        match self {
+            Self::Centrifuge { session, .. } | Self::Stream { session, .. } => Some(session),
+            _ => None,
+        }
+    }
 }
 
 /// HTTP before or instead of an upgrade.
@@ -82,6 +108,8 @@ pub(super) struct Connection {
     pub(super) registered: bool,
 }
 
+const _: () = assert!(size_of::<Connection>() <= 192, "an idle connection costs this much");
+
 impl Connection {
     fn free() -> Self {
         Self {
@@ -106,7 +134,9 @@ impl Connection {
     /// The user, empty for an anonymous one.
     pub(super) fn user(&self) -> Option<&Name> {
         match &self.session {
-            Session::Centrifuge { session, .. } => Some(session.user()),
+            Session::Centrifuge { session, .. } | Session::Stream { session, .. } => {
+                Some(session.user())
+            }
             _ => None,
         }
     }
@@ -115,16 +145,13 @@ impl Connection {
         self.phase == Phase::Open
     }
 
-    /// Whether the session speaks WebSocket and is owed a close frame.
-    pub(super) fn is_websocket(&self) -> bool {
-        matches!(self.session, Session::Centrifuge { .. } | Session::Handler { .. })
-    }
-
     /// When the session wants to be looked at next.
     pub(super) fn deadline_ms(&self) -> u64 {
         match &self.session {
             Session::Http(http) => http.deadline_ms,
-            Session::Centrifuge { session, .. } => session.deadline_ms(),
+            Session::Centrifuge { session, .. } | Session::Stream { session, .. } => {
+                session.deadline_ms()
+            }
             Session::Watch(watch) => watch.deadline_ms(),
             Session::Closing { deadline_ms } => *deadline_ms,
             Session::Handler { .. } | Session::None => u64::MAX,

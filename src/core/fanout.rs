@@ -3,20 +3,19 @@
 use std::sync::Arc;
 
 use super::Core;
-use crate::hub::{ConnRef, Format, LocalId, Published};
+use crate::hub::{ConnRef, LocalId, Published};
 
 impl Core {
     /// Adds a publication to what this turn brings to a channel's subscribers.
     pub(super) fn deliver(&mut self, local: LocalId, published: &Arc<Published>) {
         let Some(channel) = self.local.channel_of(local) else { return };
-        for format in Format::ALL {
-            let Some(frame) = &published.frames[format as usize] else { continue };
-            if self.local.is_full(channel, format, frame)
-                && let Some(open) = self.local.open_at(channel, format)
+        for list in 0..self.local.lists(channel) {
+            if self.local.is_full(channel, list, published)
+                && let Some(open) = self.local.open_at(channel, list)
             {
                 self.seal(open);
             }
-            self.local.append(channel, format, frame);
+            self.local.append(channel, list, published);
         }
     }
 
@@ -25,7 +24,7 @@ impl Core {
     pub(super) fn seal(&mut self, open: usize) {
         let Some(sealed) = self.local.seal(open) else { return };
         let queue_bytes_max = self.process.settings.queue_bytes_max;
-        let members = self.local.members(sealed.channel, sealed.format);
+        let members = self.local.members(sealed.channel, sealed.list);
         self.counters.deliveries += members.len() as u64 * u64::from(sealed.publications);
         for member in members {
             let connection = self.slots.at(member.slot);

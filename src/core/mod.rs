@@ -9,6 +9,7 @@ mod backlog;
 mod closing;
 mod connection;
 mod drain;
+mod endpoints;
 mod fanout;
 mod flush;
 mod gathers;
@@ -17,15 +18,18 @@ mod orders;
 mod requests;
 mod sessions;
 mod settings;
+mod streams;
 mod subscriptions;
 mod watch;
 mod wheel;
 mod writer;
 
 pub use backlog::LinkMessage;
+pub use endpoints::{Endpoint, Endpoints};
 pub use flush::{Flush, How, Shell};
 pub use gathers::{Outcome, OutsideAnswer, OutsideCall};
 pub use settings::{Process, Route, Settings};
+pub use streams::Emulated;
 pub use watch::{Lookup, WatchSettings};
 
 use std::{
@@ -249,6 +253,7 @@ impl Core {
         match message {
             LinkMessage::ToHome(message) => self.apply_to_home(now, from, message),
             LinkMessage::FromHome(message) => self.apply_from_home(now, message),
+            LinkMessage::Emulated(emulated) => self.emulated(now, &emulated),
         }
         self.settle(now);
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Core, Session, requests::NO_PLACE};
+use super::{Core, requests::NO_PLACE};
 use crate::{
     close::{self, CloseReason},
     hub::{
@@ -46,7 +46,7 @@ impl Core {
             Act::Unsubscribe { channel } => self.end_subscriptions(now, conn, channel),
             Act::Subscribe { channel, terms, recover } => {
                 let connection = self.slots.at(conn.slot);
-                let Session::Centrifuge { session, .. } = &connection.session else { return };
+                let Some(session) = connection.session.centrifuge() else { return };
                 let policy = &self.process.settings.policy;
                 let (terms, recover) = ((**terms).clone(), recover.clone());
                 let Some(options) = session.server_terms(policy, channel, recover, terms) else {
@@ -82,12 +82,11 @@ impl Core {
 
     fn is_meant(&mut self, conn: ConnRef, order: &Order) -> bool {
         let Some(connection) = self.slots.get(conn).filter(|c| c.is_open()) else { return false };
-        let Session::Centrifuge { session, .. } = &connection.session else { return false };
+        let Some(session) = connection.session.centrifuge() else { return false };
         let client = session.client_id();
         order.client.as_ref().is_none_or(|only| *only == client)
-            // A session id is what transports other than WebSocket have.
-            && order.session.is_none()
             && !order.except.contains(&client)
+            && order.session.as_ref().is_none_or(|only| *only == self.session_id(conn))
     }
 
     /// Ends a subscription by the backend's will, all where `channel` is empty; the client is told.
@@ -122,8 +121,9 @@ impl Core {
     fn describe(&mut self, conn: ConnRef) -> Option<Described> {
         let connection = self.slots.get(conn)?;
         let first = connection.first_subscription;
-        let Session::Centrifuge { session, .. } = &connection.session else { return None };
-        let mut described = session.described();
+        let transport = connection.session.transport().name();
+        let session = connection.session.centrifuge()?;
+        let mut described = session.described(transport);
         let mut next = (first != NO_SUBSCRIPTIONS).then_some(first);
         while let Some(sub) = next {
             described.channels.push(self.local.name_of(sub));

@@ -1,12 +1,12 @@
 //! What sessions ask of the core, and the answers on their way back into the queue.
 
-use super::{Core, Session};
+use super::{Core, Session, streams::events_at_begin};
 use crate::{
-    codec::websocket::{Opcode, write_frame},
+    codec::transport::Transport,
     hub::{ConnRef, HomeAnswer, Pending, Publication, Read, ReplyTo, ToHome},
     limits::COMMANDS_IN_FLIGHT_MAX,
     protocol::{
-        Answer, ErrorCode, Now, Request,
+        Answer, ErrorCode, Now, Request, centrifuge,
         handler::{ConnectionRef, Context},
     },
 };
@@ -30,7 +30,7 @@ impl Core {
         }
         let connection = self.slots.at(conn.slot);
         let place = match connection.session {
-            Session::Centrifuge { .. } => connection.writer.reserve(),
+            Session::Centrifuge { .. } | Session::Stream { .. } => connection.writer.reserve(),
             _ => NO_PLACE,
         };
         let in_flight = connection.writer.unfilled() as usize;
@@ -148,20 +148,46 @@ impl Core {
         command: u32,
         answer: Answer,
     ) {
+        let connected = matches!(answer, Answer::Connected(_));
+        let named = if connected { self.session_id(conn) } else { String::new() };
         let Some(connection) = self.slots.get(conn).filter(|c| c.is_open()) else { return };
+        let transport = connection.session.transport();
         match &mut connection.session {
-            Session::Centrifuge { session, .. } => {
-                let connected = matches!(answer, Answer::Connected(_));
-                let text = session.answered(now, &self.process.settings.policy, command, answer);
-                let mut framed = Vec::with_capacity(text.len() + 4);
-                write_frame(&mut framed, Opcode::Text, &text);
+            Session::Centrifuge { session, .. } | Session::Stream { session, .. } => {
+                let policy = &self.process.settings.policy;
+                let begun = match answer {
+                    Answer::Connected(ref active) if transport == Transport::Events => {
+                        active.first().and_then(|subscribed| subscribed.begin.clone())
+                    }
+                    _ => None,
+                };
+                let text = match answer {
+                    Answer::Connected(active) => {
+                        session.connected(now, policy, command, &named, &active)
+                    }
+                    Answer::Failed(error) if session.is_unidirectional() => {
+                        self.close(now, conn, centrifuge::disconnect_of(error));
+                        return;
+                    }
+                    answer => session.answered(now, policy, command, answer),
+                };
+                let mut framed = Vec::with_capacity(text.len() + 16);
+                if !text.is_empty() {
+                    transport.write(&mut framed, &text);
+                }
                 if connected {
                     connection.connected = true;
                     self.clients += 1;
                     self.anonymous_clients += u64::from(!connection.registered);
                 }
                 self.wheel.set(conn.slot, session.deadline_ms());
+                if connected && transport == Transport::Events {
+                    framed = events_at_begin(begun.as_ref());
+                }
                 self.fill(conn, place, framed);
+                if connected {
+                    self.begin_stream(conn);
+                }
             }
             Session::Handler { .. } if self.telling_handler => {
                 self.handler_answers.push_back((conn, command, answer));
@@ -192,11 +218,6 @@ impl Core {
             self.tell_handler(now, conn, command, answer);
             self.settle(now);
         }
-    }
-
-    /// Queues a text message of this connection alone.
-    pub(super) fn queue_text(&mut self, conn: ConnRef, text: &[u8]) {
-        self.queue(conn, |out| write_frame(out, Opcode::Text, text));
     }
 
     /// Queues bytes of this connection alone, or closes it if too many wait already.
@@ -237,7 +258,7 @@ impl Core {
             return;
         }
         match &mut connection.session {
-            Session::Centrifuge { session, .. } => {
+            Session::Centrifuge { session, .. } | Session::Stream { session, .. } => {
                 let mut effects = Vec::new();
                 session.due(now, &self.process.settings.policy, &mut effects);
                 self.run(now, conn, &mut effects);

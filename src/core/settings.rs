@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::WatchSettings;
+use super::{Endpoints, WatchSettings};
 use crate::{
     api::ProcessStats,
     hub::{HashKey, HomeSettings, RecoveryBounds},
@@ -129,6 +129,8 @@ pub struct Settings {
     pub health_enabled: bool,
     /// The page at `/`, if there is one.
     pub page: Option<String>,
+    /// The transports beside the bidirectional WebSocket.
+    pub endpoints: Endpoints,
     /// An embedder's endpoints.
     pub routes: Vec<Route>,
     /// The node's name for people.

@@ -2,11 +2,11 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::{Core, Session, requests::NO_PLACE};
+use super::{Core, requests::NO_PLACE};
 use crate::{
     close,
     hub::{
-        ConnRef, Format, HashKey, HomeAnswer, Join, LocalId, NO_SUBSCRIPTIONS, Pending, ReplyTo,
+        ConnRef, HashKey, HomeAnswer, Join, ListKey, LocalId, NO_SUBSCRIPTIONS, Pending, ReplyTo,
         ShardId, SubRef, ToHome,
     },
     protocol::{
@@ -184,11 +184,10 @@ impl Core {
             return;
         }
         connection.subscriptions += 1;
-        let format = match connection.session {
-            Session::Handler { .. } => Format::Plain,
-            _ => Format::Centrifuge,
-        };
-        let (sub, local, channel) = self.local.join(conn.slot, first, channel, format, pending);
+        let mut key = ListKey::new(connection.session.transport());
+        key.join_leave = options.push_join_leave;
+        let format = key.format;
+        let (sub, local, channel) = self.local.join(conn.slot, first, channel, key, pending);
         let (wants, recover) = (options.wants, options.recover.clone());
         let member = options.member.clone();
         if !options.is_plain() || options.reject_unrecovered || confirm.is_some() {
@@ -360,10 +359,11 @@ impl Core {
         ) -> Vec<u8>,
     ) {
         let Some(connection) = self.slots.get(conn).filter(|c| c.is_open()) else { return };
-        let Session::Centrifuge { session, .. } = &mut connection.session else { return };
+        let transport = connection.session.transport();
+        let Some(session) = connection.session.centrifuge() else { return };
         let text = say(session, &self.process.settings.policy, now);
         self.wheel.set(conn.slot, session.deadline_ms());
-        self.queue_text(conn, &text);
+        self.queue(conn, |out| transport.write(out, &text));
     }
 
     pub(super) fn leave_all(&mut self, conn: ConnRef) {
@@ -384,7 +384,8 @@ impl Core {
         let asked = self.subscriptions.states.remove(&sub).and_then(|state| state.asked);
         let connection = self.slots.at(conn.slot);
         connection.subscriptions -= 1;
-        let (channel, sub, format) = self.local.leave(&mut connection.first_subscription, sub);
+        let (channel, sub, key) = self.local.leave(&mut connection.first_subscription, sub);
+        let format = key.format;
         self.to_home(self.home_of(&channel), ToHome::Leave { channel, sub, format });
         if let Some((shard, reply)) = asked.and_then(|asked| asked.confirm) {
             self.confirm(shard, reply, Ok(()));

@@ -5,8 +5,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::{
     Broadcast, Congestion, ConnRef, Format, FromHome, HashKey, HomeAnswer, Join, Kind, Publication,
     Published, Read, ReplyTo, ShardId, SubRef, ToHome,
@@ -278,7 +276,7 @@ impl Home {
             sequence: 0,
             position: None,
             frames,
-            data: Bytes::new(),
+            epoch: None,
             key: None,
         });
         self.frames_encoded += 1;
@@ -418,12 +416,15 @@ impl Home {
         channel.sequence += 1;
         let plain = channel.wanted()[Format::Plain as usize].then(|| encode::plain(publication));
         self.frames_encoded += u64::from(plain.is_some());
+        let epoch = position
+            .filter(|_| plain.is_some())
+            .map(|position| Name::from(position.epoch.text(&self.settings.epoch_prefix)));
         let published = Arc::new(Published {
             kind: Kind::Publication,
             sequence: channel.sequence,
             position,
             frames: [frame, plain],
-            data: publication.data.clone(),
+            epoch,
             key: conflation_key(&channel.options, publication.extra.as_deref()),
         });
         for interest in &mut channel.interest {

@@ -117,6 +117,7 @@ pub fn process(
         watch: None,
         health_enabled: true,
         page: None,
+        endpoints: tiderace::core::Endpoints::all(),
         routes: vec![
             Route {
                 path: "/relay".to_owned(),

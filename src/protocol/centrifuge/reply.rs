@@ -115,6 +115,29 @@ pub(super) fn refresh_push(expiry: Expiry) -> Vec<u8> {
     push("", "refresh", |object| expiry.write(object))
 }
 
+/// The connect push: how a unidirectional session begins.
+pub(super) fn connect_push(result: &ConnectResult<'_>) -> Vec<u8> {
+    push("", "connect", |object| result.write(object))
+}
+
+/// `{"push":{"disconnect":{..}}}`: why a connection ends, where no close frame says it.
+pub fn disconnect_push(code: u16, reason: &str) -> Vec<u8> {
+    push("", "disconnect", |object| write_disconnect(object, code, reason))
+}
+
+/// `{"code":..,"reason":..}`: the same without what makes it a push.
+pub fn disconnect(code: u16, reason: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut object = Object::begin(&mut out);
+    write_disconnect(&mut object, code, reason);
+    object.end();
+    out
+}
+
+fn write_disconnect(object: &mut Object<'_>, code: u16, reason: &str) {
+    object.always("code", &code).always("reason", reason);
+}
+
 fn push(channel: &str, kind: &str, write: impl FnOnce(&mut Object<'_>)) -> Vec<u8> {
     let mut out = Vec::with_capacity(96 + channel.len());
     let mut reply = Object::begin(&mut out);
@@ -310,13 +333,22 @@ mod tests {
         connect.expiry = Expiry { expires: true, ttl_s: 60 };
         connect.ping = 25;
         connect.pong = true;
+        connect.session = "s";
         connect.node = "n";
         assert_eq!(
             text(result(1, "connect", |object| connect.write(object))),
             concat!(
                 r#"{"id":1,"connect":{"client":"id","version":"1","expires":true,"ttl":60,"#,
-                r#""ping":25,"pong":true,"node":"n"}}"#
+                r#""ping":25,"pong":true,"session":"s","node":"n"}}"#
             )
+        );
+    }
+
+    #[test]
+    fn a_disconnect_push_carries_code_and_reason() {
+        assert_eq!(
+            text(disconnect_push(3001, "shutdown")),
+            r#"{"push":{"disconnect":{"code":3001,"reason":"shutdown"}}}"#
         );
     }
 
