@@ -13,6 +13,8 @@ pub mod frame;
 pub mod hub;
 pub mod limits;
 pub mod metrics;
+#[doc(hidden)]
+pub mod mutations;
 pub mod protocol;
 pub mod server;
 pub mod shard;

@@ -7,11 +7,13 @@ use super::{Core, LinkMessage};
 use crate::{
     close,
     hub::{ConnRef, ShardId, ToHome},
+    limits::bound,
+    mutations::{self, Mutation},
     protocol::Now,
 };
 
 /// Connections closed in one flush.
-const CLOSES_PER_FLUSH: u32 = 256;
+const CLOSES_PER_FLUSH: u32 = bound(256, 8) as u32;
 
 /// How far the drain of this shard is.
 #[derive(Debug, Default)]
@@ -31,7 +33,8 @@ impl Drain {
 
     /// Whether all first markers of the `others` are here and the second round is to be sent.
     fn owes_second_round(&self, others: usize) -> bool {
-        self.sent[0] && self.markers[0] == others && !self.sent[1]
+        let all = self.markers[0] == others || mutations::is_on(Mutation::MarksOnce);
+        self.sent[0] && all && !self.sent[1]
     }
 
     fn is_quiet(&self, others: usize) -> bool {

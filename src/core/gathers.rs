@@ -10,7 +10,7 @@ use crate::{
     auth::Verdict,
     close::CloseReason,
     hub::{Broadcast, ConnRef, HomeAnswer, Publication, ReplyTo, ShardId, ToHome},
-    limits::REQUESTS_IN_FLIGHT_MAX,
+    limits::{GENERATION_FIRST, REQUESTS_IN_FLIGHT_MAX, bound},
     metrics::{Counters, Counts},
     protocol::{Effect, ErrorCode, Name, Now, Payload, handler::ConnectionRef},
 };
@@ -18,7 +18,7 @@ use crate::{
 pub use crate::api::shapes::Outcome;
 
 /// Channels that one turn publishes to for backends; what is more waits for the next turns.
-pub(super) const CHANNELS_PER_TURN: usize = 1_024;
+pub(super) const CHANNELS_PER_TURN: usize = bound(1_024, 2);
 
 /// What a thread that is no shard asks for.
 #[derive(Debug)]
@@ -103,7 +103,7 @@ impl Gathers {
 
     fn insert(&mut self, gather: Gather) -> ReplyTo {
         let index = self.free.pop().unwrap_or_else(|| {
-            self.places.push((0, None));
+            self.places.push((GENERATION_FIRST, None));
             (self.places.len() - 1) as u32
         });
         let (generation, place) = &mut self.places[index as usize];

@@ -6,6 +6,7 @@ use crate::{
     hub::{ConnRef, Format, HomeAnswer, Publication, ReplyTo, SubRef, ToHome},
     hub::{NO_SUBSCRIPTIONS, Pending},
     limits::COMMANDS_IN_FLIGHT_MAX,
+    mutations::{self, Mutation},
     protocol::{
         Answer, ErrorCode, Name, Now, Request,
         handler::{ConnectionRef, Context},
@@ -114,12 +115,17 @@ impl Core {
         let pending = Pending { command, place };
         let (sub, local, channel) = self.local.join(conn.slot, first, channel, format, pending);
         self.to_home(self.home_of(&channel), ToHome::Join { sub, channel, local, format });
+        if mutations::is_on(Mutation::ActivatesAtRequest) {
+            self.granted(now, sub);
+        }
     }
 
     /// The home's grant: the subscription is active from here on, which is where its reply stands.
     pub(super) fn granted(&mut self, now: Now, sub: SubRef) {
         let Some(sub) = self.local.granted(sub) else { return };
-        if let Some(open) = self.local.open_of(sub) {
+        if let Some(open) = self.local.open_of(sub)
+            && !mutations::is_on(Mutation::SkipsSealAtGrant)
+        {
             self.seal(open);
         }
         let active = self.local.activate(sub);

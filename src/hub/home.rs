@@ -194,6 +194,12 @@ impl Home {
         self.frames_encoded
     }
 
+    /// One shard's subscribers of a channel by the home's account, to be asked by tests.
+    pub fn interest(&self, channel: &str, shard: ShardId) -> u32 {
+        let interest = self.channels.get(channel).into_iter().flat_map(|known| &known.interest);
+        interest.filter(|known| known.shard == shard).flat_map(|known| known.joined).sum()
+    }
+
     /// Subscribers of a channel by the home's account: joins minus leaves of all shards.
     pub fn subscribers(&self, channel: &str) -> u32 {
         self.channels
