@@ -233,6 +233,7 @@ impl Core {
         self.share = CHANNELS_PER_TURN;
         self.publish_some();
         self.settle(now);
+        self.mark_behind_publications();
         !self.later.is_empty()
     }
 

@@ -256,6 +256,36 @@ fn a_full_link_refuses_publications_and_loses_none() {
     }
 }
 
+/// What backends publish in one turn beyond its share waits for the next ones; a drain waits for it.
+#[test]
+fn a_drain_publishes_what_waits_for_its_turn() {
+    for publisher in 0..2 {
+        let mut scene = Scene::new(Shape::roomy(2));
+        let channel = scene.channel_of(1);
+        scene.world.crowd.oracle = super::oracle::Oracle::new(number(&channel) + 1);
+        let reader = scene.subscriber(0, &channel);
+        let now = scene.world.node.now;
+        for _ in 0..2_000 {
+            let (id, data) = scene.world.crowd.oracle.publish(0, &[number(&channel)], 1);
+            scene.world.crowd.outside.insert(id, number(&channel));
+            let (channel, data) = (Name::from(channel.as_str()), Bytes::from(data));
+            let call = OutsideCall::Publish { channel, data, payload: Payload::Json };
+            scene.world.node.cores[publisher].outside(now, id, call);
+        }
+        scene.world.node.cores.iter_mut().for_each(|core| core.drain_begin());
+        scene.world.node.cores.iter_mut().for_each(|core| core.drain_mark());
+        while !scene.world.node.cores.iter().all(|core| core.drain_is_quiet()) {
+            (0..2).for_each(|shard| scene.world.turn(shard, false));
+        }
+        scene.world.node.cores.iter_mut().for_each(|core| core.drain_close());
+        scene.rest();
+        let heard = scene.hear(reader);
+        let heard = heard.iter().filter(|line| line.contains("push")).count() as u64;
+        assert_eq!(heard, scene.world.crowd.oracle.acknowledged);
+        assert!(heard > 2, "{heard}");
+    }
+}
+
 /// The grant of a subscribe may still be under way when the markers say that no publication is:
 /// what stands behind the place of its answer goes out nevertheless.
 #[test]
