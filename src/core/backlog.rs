@@ -6,6 +6,7 @@ use super::Emulated;
 use crate::{
     hub::{FromHome, ShardId, ToHome},
     limits::LINK_BACKLOG_BYTES_MAX,
+    mutations::{self, Mutation},
 };
 
 /// One message over a link.
@@ -22,6 +23,10 @@ pub enum LinkMessage {
 const _: () = assert!(size_of::<LinkMessage>() <= 64, "a link's entry is one cache line");
 
 impl LinkMessage {
+    fn is_published(&self) -> bool {
+        matches!(self, Self::FromHome(FromHome::Published { .. }))
+    }
+
     /// Bytes of publications, and of what clients said, that the message pins.
     fn publication_bytes(&self) -> usize {
         match self {
@@ -49,7 +54,13 @@ impl Backlog {
     /// refused by whoever asks [`Backlog::is_full`] before.
     pub(super) fn push(&mut self, message: LinkMessage) {
         self.publication_bytes += message.publication_bytes();
-        self.messages.push_back(message);
+        let mut at = self.messages.len();
+        if mutations::is_on(Mutation::HomeJoins) && !message.is_published() {
+            while at > 0 && self.messages[at - 1].is_published() {
+                at -= 1;
+            }
+        }
+        self.messages.insert(at, message);
     }
 
     /// Whether publications wait in it up to the bound.
@@ -62,6 +73,11 @@ impl Backlog {
         self.messages.is_empty()
     }
 
+    /// What waits, oldest first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &LinkMessage> {
+        self.messages.iter()
+    }
+
     /// Hands messages to `push` until it gives one back; returns whether all went.
     pub(super) fn drain(
         &mut self,
@@ -71,6 +87,10 @@ impl Backlog {
         while let Some(message) = self.messages.pop_front() {
             let bytes = message.publication_bytes();
             if let Err(message) = push(to, message) {
+                let leave = matches!(message, LinkMessage::ToHome(ToHome::Leave { .. }));
+                if leave && mutations::is_on(Mutation::DropsLeaveOnFullLink) {
+                    continue;
+                }
                 self.messages.push_front(message);
                 return false;
             }

@@ -8,6 +8,7 @@ use crate::{
     close::{self, CloseReason},
     hub::{ConnRef, ToHome},
     limits::CLOSE_TIMEOUT_MS,
+    mutations::{self, Mutation},
     protocol::Now,
 };
 
@@ -91,19 +92,16 @@ impl Core {
     /// Goes on with a close as far as it can.
     pub(super) fn progress(&mut self, conn: ConnRef) {
         let Some(connection) = self.slots.get(conn) else { return };
+        let unused = connection.operations == 0 || mutations::is_on(Mutation::FreesSlotAtClose);
         match connection.phase {
             Phase::Flushing if connection.writer.is_idle() && !connection.input_ended => {
                 connection.phase = Phase::HalfClosed;
                 self.begin(conn, Operation::Shutdown(How::Write));
             }
             // The peer is through as well: closing the descriptor says all that FIN would.
-            Phase::Flushing if connection.writer.is_idle() && connection.operations == 0 => {
-                self.release(conn);
-            }
-            Phase::HalfClosed if connection.input_ended && connection.operations == 0 => {
-                self.release(conn);
-            }
-            Phase::Aborting if connection.operations == 0 => self.release(conn),
+            Phase::Flushing if connection.writer.is_idle() && unused => self.release(conn),
+            Phase::HalfClosed if connection.input_ended && unused => self.release(conn),
+            Phase::Aborting if unused => self.release(conn),
             _ => {}
         }
     }

@@ -5,6 +5,8 @@ use crate::{
     close::CloseReason,
     codec::{http, transport::Transport, websocket},
     hub::{ConnRef, NO_SUBSCRIPTIONS},
+    limits::{GENERATION_FIRST, bound},
+    mutations::{self, Mutation},
     protocol::{Name, centrifuge, handler::Handler},
 };
 
@@ -115,7 +117,7 @@ impl Connection {
         Self {
             session: Session::None,
             writer: Writer::default(),
-            generation: 0,
+            generation: GENERATION_FIRST,
             first_subscription: NO_SUBSCRIPTIONS,
             subscriptions: 0,
             discarded_bytes: 0,
@@ -171,7 +173,7 @@ impl Connection {
     }
 }
 
-const SLOTS_PER_PAGE: usize = 256;
+const SLOTS_PER_PAGE: usize = bound(256, 4);
 
 /// The table of connections. Slots come in pages and never move; free ones are reused last first.
 pub(super) struct Slots {
@@ -204,7 +206,10 @@ impl Slots {
     pub(super) fn release(&mut self, slot: u32) {
         let connection = self.at(slot);
         debug_assert_eq!(connection.operations, 0);
-        let generation = connection.generation.wrapping_add(1);
+        let mut generation = connection.generation.wrapping_add(1);
+        if mutations::is_on(Mutation::NarrowsGenerations) {
+            generation %= 4;
+        }
         *connection = Connection { generation, ..Connection::free() };
         self.free.push(slot);
         self.used -= 1;
@@ -218,8 +223,9 @@ impl Slots {
     pub(super) fn get(&mut self, conn: ConnRef) -> Option<&mut Connection> {
         let page = self.pages.get_mut(conn.slot as usize / SLOTS_PER_PAGE)?;
         let connection = &mut page[conn.slot as usize % SLOTS_PER_PAGE];
-        (connection.phase != Phase::Free && connection.generation == conn.generation)
-            .then_some(connection)
+        let known = connection.generation == conn.generation
+            || mutations::is_on(Mutation::SkipsConnectionGeneration);
+        (connection.phase != Phase::Free && known).then_some(connection)
     }
 
     /// Slots in use.

@@ -15,7 +15,7 @@ use crate::{
     hub::{
         Broadcast, Caller, ConnRef, HomeAnswer, HttpReply, Publication, ReplyTo, ShardId, ToHome,
     },
-    limits::REQUESTS_IN_FLIGHT_MAX,
+    limits::{GENERATION_FIRST, REQUESTS_IN_FLIGHT_MAX, bound},
     metrics::{Counters, Counts},
     protocol::{Effect, ErrorCode, Name, Now, Payload, handler::ConnectionRef},
 };
@@ -23,7 +23,7 @@ use crate::{
 pub use crate::api::Outcome;
 
 /// Channels that one turn publishes to for backends; what is more waits for the next turns.
-pub(super) const CHANNELS_PER_TURN: usize = 1_024;
+pub(super) const CHANNELS_PER_TURN: usize = bound(1_024, 2);
 
 /// What a thread that is no shard asks for.
 #[derive(Debug)]
@@ -115,7 +115,7 @@ impl Gathers {
 
     fn insert(&mut self, gather: Gather) -> ReplyTo {
         let index = self.free.pop().unwrap_or_else(|| {
-            self.places.push((0, None));
+            self.places.push((GENERATION_FIRST, None));
             (self.places.len() - 1) as u32
         });
         let (generation, place) = &mut self.places[index as usize];
@@ -257,6 +257,7 @@ impl Core {
         self.share = CHANNELS_PER_TURN;
         self.publish_some();
         self.settle(now);
+        self.mark_behind_publications();
         !self.later.is_empty()
     }
 

@@ -56,9 +56,13 @@ use crate::{
     hub::{
         Congestion, ConnRef, FromHome, Home, HomeAnswer, Leases, Local, ReplyTo, ShardId, ToHome,
     },
+    limits::bound,
     metrics::{Counters, Counts},
     protocol::{Answer, Effect, Now},
 };
+
+/// Deadlines of connections that one tick looks at.
+const DUE_PER_TICK: usize = bound(1_024, 2);
 
 /// Why a receive ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -268,7 +272,7 @@ impl Core {
     pub fn tick(&mut self, now: Now) -> bool {
         let histories_left = self.home.expire(now.monotonic_ms);
         let leases_left = self.leases_due(now) || histories_left;
-        for _ in 0..1024 {
+        for _ in 0..DUE_PER_TICK {
             let Some(slot) = self.wheel.pop(now.monotonic_ms) else { return leases_left };
             let connection = self.slots.at(slot);
             let conn = ConnRef { slot, generation: connection.generation };
@@ -401,6 +405,16 @@ impl Core {
     /// The home on this shard, to be asked by tests.
     pub fn home(&self) -> &Home {
         &self.home
+    }
+
+    /// Who of this shard's connections gets what, to be asked by tests.
+    pub fn local(&self) -> &Local {
+        &self.local
+    }
+
+    /// What waits in front of the link to a shard, to be looked at by tests.
+    pub fn waiting(&self, to: ShardId) -> impl Iterator<Item = &LinkMessage> {
+        self.backlogs[usize::from(to)].iter()
     }
 
     /// The leases on this shard, to be asked by tests.

@@ -118,7 +118,7 @@ impl Core {
     ) {
         let answer = match answer {
             HomeAnswer::Registered => return self.registered(now, conn),
-            HomeAnswer::Failed(error) if self.is_connecting(conn) => {
+            HomeAnswer::Failed(error) if self.connects_by(conn, command) => {
                 return self.connect_failed(now, conn, error);
             }
             HomeAnswer::Published(_) => Answer::Published,

@@ -9,6 +9,7 @@ use crate::{
         ConnRef, HashKey, HomeAnswer, Join, ListKey, LocalId, NO_SUBSCRIPTIONS, Pending, ReplyTo,
         ShardId, SubRef, ToHome,
     },
+    mutations::{self, Mutation},
     protocol::{
         Answer, Begin, ErrorCode, Name, Now, Recovered, SubscribeOptions, Subscribed,
         centrifuge::Unsubscribed,
@@ -122,6 +123,12 @@ impl Core {
         self.subscriptions.connecting.contains_key(&conn.slot)
     }
 
+    /// Whether this command is the connect command that waits for homes.
+    pub(super) fn connects_by(&self, conn: ConnRef, command: u32) -> bool {
+        let connecting = self.subscriptions.connecting.get(&conn.slot);
+        connecting.is_some_and(|connecting| connecting.command == command)
+    }
+
     /// The user's home knows the connection.
     pub(super) fn registered(&mut self, now: Now, conn: ConnRef) {
         if self.slots.get(conn).is_some_and(|connection| connection.is_open()) {
@@ -201,6 +208,9 @@ impl Core {
         let home = self.home_of(&channel);
         let join = Join { sub, channel, local, format, wants, recover, member };
         self.to_home(home, ToHome::Join(Box::new(join)));
+        if mutations::is_on(Mutation::ActivatesAtRequest) {
+            self.granted(now, sub, None);
+        }
     }
 
     /// A subscription will not be.
@@ -233,7 +243,9 @@ impl Core {
     /// The home's grant: the subscription is active from here on, which is where its reply stands.
     pub(super) fn granted(&mut self, now: Now, sub: SubRef, begin: Option<Box<Begin>>) {
         let Some(sub) = self.local.granted(sub) else { return };
-        if let Some(open) = self.local.open_of(sub) {
+        if let Some(open) = self.local.open_of(sub)
+            && !mutations::is_on(Mutation::SkipsSealAtGrant)
+        {
             self.seal(open);
         }
         let asked = self.subscriptions.states.get_mut(&sub).and_then(|state| state.asked.take());

@@ -4,11 +4,12 @@ use std::collections::VecDeque;
 
 use crate::{
     frame::{Range, Segment},
-    limits::SEND_BYTES_MAX,
+    limits::{SEND_BYTES_MAX, bound},
+    mutations::{self, Mutation},
 };
 
 /// Entries up to this many bytes together are copied into one send; longer ones go by reference.
-const GATHER_BYTES_MAX: usize = 32 << 10;
+const GATHER_BYTES_MAX: usize = bound(32 << 10, 400);
 
 /// The bytes on their way to one peer, in order.
 #[derive(Debug, Default)]
@@ -119,6 +120,11 @@ impl Writer {
         let Some(entry) = self.first.iter_mut().chain(rest).find(is_it) else { return false };
         self.queued_bytes += answer.len();
         self.unfilled -= 1;
+        if mutations::is_on(Mutation::AnswersOutOfPlace) {
+            *entry = Entry::Own(Vec::new());
+            self.push(Entry::Own(answer));
+            return true;
+        }
         *entry = Entry::Own(answer);
         true
     }

@@ -62,6 +62,12 @@ impl Channel {
         self.interest.iter().flat_map(|interest| interest.joined).sum()
     }
 
+    /// Subscribers of one shard by the home's account.
+    pub(super) fn subscribers_on(&self, shard: ShardId) -> u32 {
+        let of_shard = self.interest.iter().filter(|interest| interest.shard == shard);
+        of_shard.flat_map(|interest| interest.joined).sum()
+    }
+
     /// The formats that somebody wants.
     pub(super) fn wanted(&self) -> WantedFormats {
         Format::ALL

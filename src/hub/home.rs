@@ -546,6 +546,12 @@ impl Home {
         self.frames_encoded
     }
 
+    /// One shard's subscribers of a channel by the home's account, to be asked by tests.
+    pub fn interest(&self, channel: &str, shard: ShardId) -> u32 {
+        let known = self.directory.get(channel);
+        known.map_or(0, |channel| channel.subscribers_on(shard))
+    }
+
     /// Announcements that a full link did not take.
     pub fn memberships_dropped(&self) -> u64 {
         self.memberships_dropped
