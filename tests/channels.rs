@@ -227,10 +227,17 @@ fn limits_of_users_and_channels_hold_across_shards() {
     assert_eq!(subscribe(&mut connections[0], json!({"channel": "few:a"})), json!({}));
     assert_eq!(error(&mut connections[1], json!({"channel": "few:a"})), 106);
     connections[0].command(&json!({"unsubscribe": {"channel": "few:a"}}));
-    assert_eq!(subscribe(&mut connections[1], json!({"channel": "few:a"})), json!({}));
+    // The leave and the next attempt come from two shards: either may reach the channel's home first.
+    while connections[1].command(&json!({"subscribe": {"channel": "few:a"}}))["error"].is_object() {
+    }
     connections.remove(0).close();
-    server.wait_until("one less", |info| info["num_clients"] == 2);
-    user(&server, "ann");
+    loop {
+        let mut again = Client::open(server.address);
+        again.send_command(&json!({"connect": {"token": token}}));
+        if again.connects() {
+            break;
+        }
+    }
 }
 
 #[test]
