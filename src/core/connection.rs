@@ -102,6 +102,8 @@ pub(super) struct Connection {
     pub(super) dirty: bool,
     /// Its queue was over the bound; it is closed before anything else is queued.
     pub(super) slow: bool,
+    /// Subscriptions that lost their position and are about to be ended for it.
+    pub(super) overruns: u16,
     /// Has a place of the connection limit; without one it is only told so.
     pub(super) admitted: bool,
     /// Told that it is connected: counts as a client.
@@ -127,6 +129,7 @@ impl Connection {
             input_ended: false,
             dirty: false,
             slow: false,
+            overruns: 0,
             admitted: false,
             connected: false,
             registered: false,

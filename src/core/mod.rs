@@ -15,6 +15,7 @@ mod flush;
 mod gathers;
 mod http;
 mod orders;
+mod overrun;
 mod requests;
 mod sessions;
 mod settings;
@@ -46,6 +47,7 @@ use self::{
     flush::Operation,
     gathers::Gathers,
     orders::Listing,
+    overrun::Lost,
     subscriptions::Subscriptions,
     watch::WatchState,
     wheel::Wheel,
@@ -95,6 +97,8 @@ pub struct Core {
     dirty: VecDeque<u32>,
     /// Connections whose queue was over the bound when something came for them.
     slow: Vec<ConnRef>,
+    /// Subscriptions whose client must recover what it did not read in time.
+    overruns: Lost,
     operations: Vec<(ConnRef, Operation)>,
     outside_answers: Vec<(u64, OutsideAnswer)>,
     /// Messages between the shard and itself that the current input caused.
@@ -139,6 +143,7 @@ impl Core {
             congestion: Congestion::NONE,
             dirty: VecDeque::new(),
             slow: Vec::new(),
+            overruns: Lost::new(),
             operations: Vec::new(),
             outside_answers: Vec::new(),
             to_self: VecDeque::new(),
@@ -315,6 +320,10 @@ impl Core {
     /// until nothing new comes of it.
     fn settle(&mut self, now: Now) {
         loop {
+            // First of all: until it has left, a subscription must not get what is behind its gap.
+            if self.lose_overrun() {
+                continue;
+            }
             if let Some(message) = self.from_self.pop_front() {
                 self.apply_from_home(now, message);
             } else if let Some(message) = self.to_self.pop_front() {

@@ -79,6 +79,11 @@ impl Subscriptions {
         self.connecting.remove(&slot);
     }
 
+    /// Whether the client of a subscription recovers what it misses.
+    pub(super) fn has_position(&self, sub: u32) -> bool {
+        self.states.get(&sub).is_some_and(|state| state.position)
+    }
+
     /// Whether a subscription is the server's own doing.
     pub(super) fn is_server_side(&self, sub: u32) -> bool {
         self.states.get(&sub).is_some_and(|state| state.server_side)
@@ -193,6 +198,10 @@ impl Core {
         connection.subscriptions += 1;
         let mut key = ListKey::new(connection.session.transport());
         key.join_leave = options.push_join_leave;
+        let policy = &self.process.settings.policy;
+        if let Some(options) = policy.channels.options(channel) {
+            key.slow_consumer = options.slow_consumer;
+        }
         let format = key.format;
         let (sub, local, channel) = self.local.join(conn.slot, first, channel, key, pending);
         let (wants, recover) = (options.wants, options.recover.clone());
@@ -283,6 +292,27 @@ impl Core {
         }
     }
 
+    /// Ends a subscription. Who waited for its grant is told `answer`; returns whether somebody did.
+    pub(super) fn end_pending(
+        &mut self,
+        now: Now,
+        conn: ConnRef,
+        sub: u32,
+        answer: Answer,
+    ) -> bool {
+        let pending = self.local.pending(sub);
+        let server_side = self.subscriptions.is_server_side(sub);
+        self.leave(conn, sub);
+        let Some(Pending { command, place }) = pending else { return false };
+        if !server_side {
+            self.answer(now, conn, place, command, answer);
+        } else if self.connects_by(conn, command) {
+            // The connection is connected without it.
+            self.connect_progress(now, conn, None);
+        }
+        true
+    }
+
     /// The home's refusal.
     pub(super) fn refused(&mut self, now: Now, sub: SubRef, error: ErrorCode) {
         let Some(sub) = self.local.granted(sub) else { return };
@@ -304,7 +334,7 @@ impl Core {
         let members = self.local.all_members(channel);
         for member in members {
             let sub = member.sub();
-            if self.subscriptions.states.get(&sub).is_some_and(|state| state.position) {
+            if self.subscriptions.has_position(sub) {
                 let generation = self.slots.at(member.slot).generation;
                 self.lose(ConnRef { slot: member.slot, generation }, sub);
             } else {
@@ -314,7 +344,7 @@ impl Core {
     }
 
     /// A subscription's position is lost.
-    fn lose(&mut self, conn: ConnRef, sub: u32) {
+    pub(super) fn lose(&mut self, conn: ConnRef, sub: u32) {
         let channel = self.local.name_of(sub);
         self.counters.positions_lost += 1;
         if self.subscriptions.is_server_side(sub) {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::{Format, HashKey, Kind, LocalId, Published, SubRef, segment::Open};
 use crate::{
+    channels::SlowConsumer,
     codec::transport::Transport,
     frame::Range,
     limits::GENERATION_FIRST,
@@ -22,6 +23,8 @@ pub struct ListKey {
     pub transport: Transport,
     /// They are told who comes and goes.
     pub join_leave: bool,
+    /// What happens to those who read too slowly; the same in all lists of a channel.
+    pub slow_consumer: SlowConsumer,
 }
 
 impl ListKey {
@@ -31,7 +34,8 @@ impl ListKey {
             Transport::Plain | Transport::Events => Format::Plain,
             _ => Format::Centrifuge,
         };
-        Self { format, transport, join_leave: false }
+        let slow_consumer = SlowConsumer::Disconnect;
+        Self { format, transport, join_leave: false, slow_consumer }
     }
 }
 
@@ -354,6 +358,17 @@ impl Local {
             at = self.subs[at as usize].next;
         }
         self.subs[at as usize].next = next;
+    }
+
+    /// What names a channel that is there, also when it may be gone.
+    pub fn id_of(&self, channel: u32) -> LocalId {
+        LocalId { index: channel, generation: self.channels[channel as usize].generation }
+    }
+
+    /// The subscription of a connection to a channel that is there.
+    pub fn find_in(&self, first: u32, channel: u32) -> Option<u32> {
+        std::iter::successors((first != NONE).then_some(first), |&sub| self.next_of(sub))
+            .find(|&sub| self.subs[sub as usize].channel == channel)
     }
 
     /// The channel that the home means, unless it is gone.
