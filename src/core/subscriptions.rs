@@ -401,11 +401,10 @@ impl Core {
         ) -> Vec<u8>,
     ) {
         let Some(connection) = self.slots.get(conn).filter(|c| c.is_open()) else { return };
-        let transport = connection.session.transport();
         let Some(session) = connection.session.centrifuge() else { return };
         let text = say(session, &self.process.settings.policy, now);
         self.wheel.set(conn.slot, session.deadline_ms());
-        self.queue(conn, |out| transport.write(out, &text));
+        self.queue_message(conn, &text);
     }
 
     pub(super) fn leave_all(&mut self, conn: ConnRef) {
