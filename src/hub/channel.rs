@@ -38,6 +38,8 @@ impl Channel {
             Some(known) => known,
             None => {
                 let joined = Default::default();
+                // Most channels interest one shard: four places at once would be most of their memory.
+                self.interest.reserve_exact(1);
                 self.interest.push(Interest { shard, local, joined, gap: false });
                 self.interest.last_mut().expect("just pushed")
             }
