@@ -62,12 +62,8 @@ impl Core {
             }
             Request::Unsubscribe { .. } => {
                 if let Some(sub) = ending {
-                    let pending = self.local.pending(sub);
-                    self.leave(conn, sub);
-                    // Its grant will find nobody: the attempt was active for no publication.
-                    if let Some(Pending { command, place }) = pending {
-                        self.answer(now, conn, place, command, Answer::Subscribed(None));
-                    }
+                    // An attempt that is not granted yet was active for no publication.
+                    self.end(now, conn, sub, Answer::Subscribed(None));
                 }
                 self.answer(now, conn, place, command, Answer::Unsubscribed);
             }

@@ -378,6 +378,24 @@ impl Core {
         self.queue(conn, |out| transport.write(out, &text));
     }
 
+    /// Ends a subscription, pending or active, because somebody wants that; whether it was active.
+    /// The grant of a pending one will find nobody: who waits for it is answered, or goes on.
+    pub(super) fn end(&mut self, now: Now, conn: ConnRef, sub: u32, answer: Answer) -> bool {
+        let pending = self.local.pending(sub);
+        let state = self.subscriptions.states.get(&sub);
+        let server_side = state.is_some_and(|state| state.server_side);
+        let asked = state.and_then(|state| state.asked.as_ref());
+        let of_connect = server_side && asked.is_some_and(|asked| asked.confirm.is_none());
+        self.leave(conn, sub);
+        match pending {
+            None => return true,
+            Some(_) if of_connect => self.connect_progress(now, conn, None),
+            Some(_) if server_side => {}
+            Some(Pending { command, place }) => self.answer(now, conn, place, command, answer),
+        }
+        false
+    }
+
     pub(super) fn leave_all(&mut self, conn: ConnRef) {
         loop {
             let first = self.slots.at(conn.slot).first_subscription;

@@ -23,7 +23,8 @@ pub(super) struct Interest {
     pub(super) shard: ShardId,
     pub(super) local: LocalId,
     joined: [u32; Format::ALL.len()],
-    /// The shard was told of a gap and has had no publication since.
+    /// The shard was told of a gap and has had no publication since, nor a subscriber to whom the
+    /// gap would be news.
     pub(super) gap: bool,
 }
 
@@ -43,6 +44,7 @@ impl Channel {
             }
         };
         interest.local = local;
+        interest.gap = false;
         interest.joined[format as usize] += 1;
     }
 

@@ -24,8 +24,8 @@ use crate::{
     frame::Frame,
     limits::IDEMPOTENT_ANSWERS_PER_SHARD_MAX,
     protocol::{
-        Begin, ErrorCode, History, HistoryFilter, Name, Payload, PublicationExtra, Query,
-        Recovered, StreamPosition,
+        Begin, ErrorCode, History, HistoryFilter, MemberInfo, Name, Payload, PublicationExtra,
+        Query, Recovered, StreamPosition,
     },
 };
 
@@ -550,6 +550,12 @@ impl Home {
     pub fn interest(&self, channel: &str, shard: ShardId) -> u32 {
         let known = self.directory.get(channel);
         known.map_or(0, |channel| channel.subscribers_on(shard))
+    }
+
+    /// Who is to be seen in a channel, to be asked by tests.
+    pub fn present(&self, channel: &str) -> Vec<Arc<MemberInfo>> {
+        let roster = self.directory.get(channel).and_then(|channel| channel.roster.as_ref());
+        roster.map_or_else(Vec::new, |roster| roster.present())
     }
 
     /// Announcements that a full link did not take.
