@@ -9,6 +9,7 @@ use crate::{
         ConnRef, HashKey, HomeAnswer, Join, ListKey, LocalId, NO_SUBSCRIPTIONS, Pending, ReplyTo,
         ShardId, SubRef, ToHome,
     },
+    limits::bound,
     mutations::{self, Mutation},
     protocol::{
         Answer, Begin, ErrorCode, Name, Now, Recovered, SubscribeOptions, Subscribed,
@@ -17,7 +18,7 @@ use crate::{
 };
 
 /// Connections told of a gap in one flush: who recovers comes back at once.
-const TOLD_PER_FLUSH: usize = 256;
+const TOLD_PER_FLUSH: usize = bound(256, 1);
 
 /// What is remembered of subscriptions that have more than publications, and of connects that wait
 /// for several homes.
@@ -108,6 +109,9 @@ impl Core {
         if !user.is_empty() {
             self.slots.at(conn.slot).registered = true;
             self.to_home(self.home_of(&user), ToHome::UserJoin { user, conn, reply });
+            if mutations::is_on(Mutation::ConnectsBeforeHome) {
+                self.registered(now, conn);
+            }
         }
         for (channel, options) in subscriptions {
             if !self.is_connecting(conn) {
@@ -317,6 +321,10 @@ impl Core {
     fn lose(&mut self, conn: ConnRef, sub: u32) {
         let channel = self.local.name_of(sub);
         self.counters.positions_lost += 1;
+        if mutations::is_on(Mutation::DeliversBehindGap) {
+            self.subscriptions.lost.push_back((conn, channel));
+            return;
+        }
         if self.subscriptions.is_server_side(sub) {
             // Its client cannot subscribe again by itself: it connects again.
             self.leave(conn, sub);
@@ -389,6 +397,7 @@ impl Core {
         self.leave(conn, sub);
         match pending {
             None => return true,
+            Some(_) if of_connect && mutations::is_on(Mutation::WaitsForEnded) => {}
             Some(_) if of_connect => self.connect_progress(now, conn, None),
             Some(_) if server_side => {}
             Some(Pending { command, place }) => self.answer(now, conn, place, command, answer),

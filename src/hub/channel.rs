@@ -3,7 +3,11 @@
 use std::sync::Arc;
 
 use super::{Format, LocalId, ShardId, encode::WantedFormats, roster::Roster};
-use crate::{channels::ChannelOptions, protocol::Name};
+use crate::{
+    channels::ChannelOptions,
+    mutations::{self, Mutation},
+    protocol::Name,
+};
 
 /// A channel with at least one subscription, granted or not.
 #[derive(Debug)]
@@ -44,7 +48,7 @@ impl Channel {
             }
         };
         interest.local = local;
-        interest.gap = false;
+        interest.gap &= mutations::is_on(Mutation::TellsGapOnce);
         interest.joined[format as usize] += 1;
     }
 

@@ -121,8 +121,12 @@ fn everybody_leaves(world: &mut World) {
 fn drain(world: &mut World) {
     let shards = world.shards();
     let steps = *world.random().pick(&[1, 3, 30]);
-    if world.random().chance(30) {
+    if world.random().chance(40) {
         world.node.links.capacity = 1;
+        for _ in 0..world.random().below(30) {
+            let shard = world.random().below(shards);
+            world.outside_publishes(shard);
+        }
     }
     for shard in 0..shards {
         some_steps(world, steps);

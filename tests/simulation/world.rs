@@ -236,7 +236,8 @@ impl World {
         }
     }
 
-    fn outside_publishes(&mut self, shard: usize) {
+    /// A thread that is no shard publishes.
+    pub fn outside_publishes(&mut self, shard: usize) {
         let Self { node, crowd, .. } = self;
         let channel = node.random.below(crowd.channels.len());
         let publisher = usize::MAX - shard;
