@@ -25,11 +25,39 @@ pub enum Mutation {
     AnswersOutOfPlace,
     /// The second round of a drain's markers does not wait for the first.
     MarksOnce,
+    /// Who recovers gets all that it missed but for the oldest of it.
+    RecoversTooLittle,
+    /// A grant says that the subscription begins one publication earlier than it does.
+    DatesGrantBack,
+    /// A stream that has no room loses its newest publication.
+    EvictsNewest,
+    /// The streams of a shard have one epoch.
+    RepeatsEpoch,
+    /// A full link loses publications, and nobody is told.
+    HidesGap,
+    /// A full link loses publications, and who came after the first of them is not told.
+    TellsGapOnce,
+    /// Who has lost its position stays where it is until it is told.
+    DeliversBehindGap,
+    /// Who left a channel stays present.
+    KeepsGonePresent,
+    /// Nobody is told who leaves.
+    HidesLeaves,
+    /// A user's home forgets no connection.
+    KeepsGoneUser,
+    /// A client is told that it is connected before its user's home knows.
+    ConnectsBeforeHome,
+    /// A connect command waits for the grant of a subscription that has ended.
+    WaitsForEnded,
+    /// A user has one connection more than it may.
+    AdmitsConnection,
+    /// A channel has one subscriber more than it may.
+    AdmitsSubscriber,
 }
 
 impl Mutation {
     /// Every mistake.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 24] = [
         Self::SkipsSubscriptionGeneration,
         Self::SkipsConnectionGeneration,
         Self::NarrowsGenerations,
@@ -40,6 +68,20 @@ impl Mutation {
         Self::DropsLeaveOnFullLink,
         Self::AnswersOutOfPlace,
         Self::MarksOnce,
+        Self::RecoversTooLittle,
+        Self::DatesGrantBack,
+        Self::EvictsNewest,
+        Self::RepeatsEpoch,
+        Self::HidesGap,
+        Self::TellsGapOnce,
+        Self::DeliversBehindGap,
+        Self::KeepsGonePresent,
+        Self::HidesLeaves,
+        Self::KeepsGoneUser,
+        Self::ConnectsBeforeHome,
+        Self::WaitsForEnded,
+        Self::AdmitsConnection,
+        Self::AdmitsSubscriber,
     ];
 }
 

@@ -12,12 +12,16 @@ mod simulation {
     pub mod client;
     pub mod crowd;
     pub mod faults;
+    pub mod features;
     pub mod fleet;
     pub mod kernel;
+    pub mod lines;
     pub mod links;
+    pub mod members;
     pub mod node;
     pub mod oracle;
     pub mod plain;
+    pub mod positions;
     pub mod random;
     mod scenarios;
     pub mod scene;
@@ -28,6 +32,7 @@ mod simulation {
     pub mod watch;
     pub mod window;
     pub mod wire;
+    pub mod wishes;
     pub mod world;
 }
 
@@ -52,8 +57,14 @@ fn worlds_keep_every_promise() {
     if simulation::seeds::number("SIM_SEED").is_none() {
         let seen = [total.deliveries, total.acknowledged, total.slow, total.waited];
         assert!(seen.iter().all(|times| *times > 0), "{total:?}");
-        let seen = [total.expired, total.addressed];
+        let seen = [total.expired, total.addressed, total.orders, total.limited];
         assert!(seen.iter().all(|times| *times > 0), "{total:?}");
+        let seen = [total.recovered, total.unrecovered, total.memberships];
+        assert!(seen.iter().all(|times| *times > 0), "{total:?}");
+        if cfg!(feature = "simulation") {
+            let seen = [total.gaps, total.lost, total.left_out];
+            assert!(seen.iter().all(|times| *times > 0), "{total:?}");
+        }
     }
 }
 

@@ -104,8 +104,9 @@ impl Core {
         }
         for sub in ending {
             let channel = self.local.name_of(sub);
-            // One that was not active yet is refused.
-            if !self.end_pending(now, conn, sub, Answer::Failed(ErrorCode::PERMISSION_DENIED)) {
+            // Of what was not active yet the client has not heard; its own command is refused.
+            let refused = Answer::Failed(ErrorCode::PERMISSION_DENIED);
+            if self.end(now, conn, sub, refused) {
                 self.tell(now, conn, |session, _, _| {
                     session.unsubscribed(&channel, Unsubscribed::SERVER)
                 });

@@ -61,8 +61,8 @@ impl Core {
             }
             Request::Unsubscribe { .. } => {
                 if let Some(sub) = ending {
-                    // Its grant will find nobody: the attempt was active for no publication.
-                    self.end_pending(now, conn, sub, Answer::Subscribed(None));
+                    // An attempt that is not granted yet was active for no publication.
+                    self.end(now, conn, sub, Answer::Subscribed(None));
                 }
                 self.answer(now, conn, place, command, Answer::Unsubscribed);
             }

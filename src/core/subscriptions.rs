@@ -9,6 +9,7 @@ use crate::{
         ConnRef, HashKey, HomeAnswer, Join, ListKey, LocalId, NO_SUBSCRIPTIONS, Pending, ReplyTo,
         ShardId, SubRef, ToHome,
     },
+    limits::bound,
     mutations::{self, Mutation},
     protocol::{
         Answer, Begin, ErrorCode, Name, Now, Recovered, SubscribeOptions, Subscribed,
@@ -17,7 +18,7 @@ use crate::{
 };
 
 /// Connections told of a gap in one flush: who recovers comes back at once.
-const TOLD_PER_FLUSH: usize = 256;
+const TOLD_PER_FLUSH: usize = bound(256, 1);
 
 /// What is remembered of subscriptions that have more than publications, and of connects that wait
 /// for several homes.
@@ -113,6 +114,9 @@ impl Core {
         if !user.is_empty() {
             self.slots.at(conn.slot).registered = true;
             self.to_home(self.home_of(&user), ToHome::UserJoin { user, conn, reply });
+            if mutations::is_on(Mutation::ConnectsBeforeHome) {
+                self.registered(now, conn);
+            }
         }
         for (channel, options) in subscriptions {
             if !self.is_connecting(conn) {
@@ -292,27 +296,6 @@ impl Core {
         }
     }
 
-    /// Ends a subscription. Who waited for its grant is told `answer`; returns whether somebody did.
-    pub(super) fn end_pending(
-        &mut self,
-        now: Now,
-        conn: ConnRef,
-        sub: u32,
-        answer: Answer,
-    ) -> bool {
-        let pending = self.local.pending(sub);
-        let server_side = self.subscriptions.is_server_side(sub);
-        self.leave(conn, sub);
-        let Some(Pending { command, place }) = pending else { return false };
-        if !server_side {
-            self.answer(now, conn, place, command, answer);
-        } else if self.connects_by(conn, command) {
-            // The connection is connected without it.
-            self.connect_progress(now, conn, None);
-        }
-        true
-    }
-
     /// The home's refusal.
     pub(super) fn refused(&mut self, now: Now, sub: SubRef, error: ErrorCode) {
         let Some(sub) = self.local.granted(sub) else { return };
@@ -347,6 +330,10 @@ impl Core {
     pub(super) fn lose(&mut self, conn: ConnRef, sub: u32) {
         let channel = self.local.name_of(sub);
         self.counters.positions_lost += 1;
+        if mutations::is_on(Mutation::DeliversBehindGap) {
+            self.subscriptions.lost.push_back((conn, channel));
+            return;
+        }
         if self.subscriptions.is_server_side(sub) {
             // Its client cannot subscribe again by itself: it connects again.
             self.leave(conn, sub);
@@ -405,6 +392,25 @@ impl Core {
         let text = say(session, &self.process.settings.policy, now);
         self.wheel.set(conn.slot, session.deadline_ms());
         self.queue_message(conn, &text);
+    }
+
+    /// Ends a subscription, pending or active, because somebody wants that; whether it was active.
+    /// The grant of a pending one will find nobody: who waits for it is answered, or goes on.
+    pub(super) fn end(&mut self, now: Now, conn: ConnRef, sub: u32, answer: Answer) -> bool {
+        let pending = self.local.pending(sub);
+        let state = self.subscriptions.states.get(&sub);
+        let server_side = state.is_some_and(|state| state.server_side);
+        let asked = state.and_then(|state| state.asked.as_ref());
+        let of_connect = server_side && asked.is_some_and(|asked| asked.confirm.is_none());
+        self.leave(conn, sub);
+        match pending {
+            None => return true,
+            Some(_) if of_connect && mutations::is_on(Mutation::WaitsForEnded) => {}
+            Some(_) if of_connect => self.connect_progress(now, conn, None),
+            Some(_) if server_side => {}
+            Some(Pending { command, place }) => self.answer(now, conn, place, command, answer),
+        }
+        false
     }
 
     pub(super) fn leave_all(&mut self, conn: ConnRef) {

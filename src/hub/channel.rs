@@ -3,7 +3,11 @@
 use std::sync::Arc;
 
 use super::{Format, LocalId, ShardId, encode::WantedFormats, roster::Roster};
-use crate::{channels::ChannelOptions, protocol::Name};
+use crate::{
+    channels::ChannelOptions,
+    mutations::{self, Mutation},
+    protocol::Name,
+};
 
 /// A channel with at least one subscription, granted or not.
 #[derive(Debug)]
@@ -23,7 +27,8 @@ pub(super) struct Interest {
     pub(super) shard: ShardId,
     pub(super) local: LocalId,
     joined: [u32; Format::ALL.len()],
-    /// The shard was told of a gap and has had no publication since.
+    /// The shard was told of a gap and has had no publication since, nor a subscriber to whom the
+    /// gap would be news.
     pub(super) gap: bool,
 }
 
@@ -45,6 +50,7 @@ impl Channel {
             }
         };
         interest.local = local;
+        interest.gap &= mutations::is_on(Mutation::TellsGapOnce);
         interest.joined[format as usize] += 1;
     }
 

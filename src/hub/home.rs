@@ -23,9 +23,10 @@ use crate::{
     channels::{ChannelOptions, Channels, RecoveryMode, SlowConsumer},
     frame::Frame,
     limits::IDEMPOTENT_ANSWERS_PER_SHARD_MAX,
+    mutations::{self, Mutation},
     protocol::{
-        Begin, ErrorCode, History, HistoryFilter, Name, Payload, PublicationExtra, Query,
-        Recovered, StreamPosition,
+        Begin, ErrorCode, History, HistoryFilter, MemberInfo, Name, Payload, PublicationExtra,
+        Query, Recovered, StreamPosition,
     },
 };
 
@@ -126,7 +127,11 @@ impl Home {
                 };
                 out.push((from, FromHome::Answer { reply, answer }));
             }
-            ToHome::UserLeave { user, conn } => self.users.leave(&user, from, conn),
+            ToHome::UserLeave { user, conn } => {
+                if !mutations::is_on(Mutation::KeepsGoneUser) {
+                    self.users.leave(&user, from, conn);
+                }
+            }
             ToHome::UserConnections { user, reply } => {
                 let answer = HomeAnswer::Connections(self.users.of(&user).to_vec());
                 out.push((from, FromHome::Answer { reply, answer }));
@@ -162,7 +167,8 @@ impl Home {
         };
         let channel = self.directory.enter(&join.channel, &options);
         let full = options.max_subscribers.is_some_and(|max| {
-            usize::try_from(channel.subscribers()).is_ok_and(|present| present >= max.get())
+            let max = max.get() + usize::from(mutations::is_on(Mutation::AdmitsSubscriber));
+            usize::try_from(channel.subscribers()).is_ok_and(|present| present >= max)
         });
         let first = channel.interest.is_empty();
         // A refused attempt counts until its leave, which follows at once: who counts need not
@@ -211,7 +217,9 @@ impl Home {
                 let found = streams.recover(now_ms, channel, history, since, mode, bounds);
                 let recovered = match found.entries {
                     Some(entries) => {
-                        Recovered::All(entries.into_iter().map(|entry| entry.bytes).collect())
+                        let left = usize::from(mutations::is_on(Mutation::RecoversTooLittle));
+                        let bytes = entries.into_iter().skip(left).map(|entry| entry.bytes);
+                        Recovered::All(bytes.collect())
                     }
                     None => Recovered::Not,
                 };
@@ -219,7 +227,10 @@ impl Home {
             }
             _ => (streams.position(now_ms, channel, history), Recovered::NotAsked),
         };
-        let position = self.told(position);
+        let mut position = self.told(position);
+        if mutations::is_on(Mutation::DatesGrantBack) {
+            position.offset = position.offset.saturating_sub(1);
+        }
         Some(Box::new(Begin { position, recovered }))
     }
 
@@ -234,7 +245,9 @@ impl Home {
         let Some(channel) = self.directory.get_mut(name) else { return };
         channel.leave(shard, format);
         let mut change = None;
-        if let Some(roster) = &mut channel.roster {
+        if let Some(roster) = &mut channel.roster
+            && !mutations::is_on(Mutation::KeepsGonePresent)
+        {
             change = roster.leave(shard, sub);
             if roster.is_empty() {
                 channel.roster = None;
@@ -250,7 +263,9 @@ impl Home {
             }
             return;
         }
-        self.announce(name, false, change, congestion, out);
+        if !mutations::is_on(Mutation::HidesLeaves) {
+            self.announce(name, false, change, congestion, out);
+        }
     }
 
     /// Tells a channel's subscribers who came or went. Nobody waits for room: who is there can be
@@ -432,7 +447,8 @@ impl Home {
         for interest in &mut channel.interest {
             let (shard, local) = (interest.shard, interest.local);
             if congestion.is_full(shard) {
-                if !std::mem::replace(&mut interest.gap, true) {
+                let first = !std::mem::replace(&mut interest.gap, true);
+                if first && !mutations::is_on(Mutation::HidesGap) {
                     out.push((shard, FromHome::Gap { local }));
                 }
                 continue;
@@ -552,6 +568,12 @@ impl Home {
     pub fn interest(&self, channel: &str, shard: ShardId) -> u32 {
         let known = self.directory.get(channel);
         known.map_or(0, |channel| channel.subscribers_on(shard))
+    }
+
+    /// Who is to be seen in a channel, to be asked by tests.
+    pub fn present(&self, channel: &str) -> Vec<Arc<MemberInfo>> {
+        let roster = self.directory.get(channel).and_then(|channel| channel.roster.as_ref());
+        roster.map_or_else(Vec::new, |roster| roster.present())
     }
 
     /// Announcements that a full link did not take.

@@ -47,6 +47,7 @@ use self::{
 use super::{HashKey, ShardId};
 use crate::{
     channels::{ChannelOptions, RecoveryMode},
+    mutations::{self, Mutation},
     protocol::{ErrorCode, Name},
 };
 
@@ -361,7 +362,7 @@ impl Streams {
         let bytes = Stream::record_bytes_of(channel);
         self.make_room(bytes);
         let epoch = Epoch::new(self.shard, self.epochs);
-        self.epochs += 1;
+        self.epochs += u64::from(!mutations::is_on(Mutation::RepeatsEpoch));
         let slot = self.slots.insert(Stream::new(Arc::clone(channel), epoch));
         self.names.insert(Arc::clone(channel), slot);
         self.counts.bytes += bytes;

@@ -3,7 +3,10 @@
 use std::collections::HashMap;
 
 use super::{ConnRef, HashKey, ShardId};
-use crate::protocol::Name;
+use crate::{
+    mutations::{self, Mutation},
+    protocol::Name,
+};
 
 /// Users with at least one connection anywhere.
 #[derive(Debug)]
@@ -26,7 +29,8 @@ impl Users {
         max: Option<usize>,
     ) -> bool {
         let connections = self.connections.entry(user).or_default();
-        if max.is_some_and(|max| connections.len() >= max) {
+        let more = usize::from(mutations::is_on(Mutation::AdmitsConnection));
+        if max.is_some_and(|max| connections.len() >= max + more) {
             return false;
         }
         if let Err(at) = connections.binary_search_by_key(&key(shard, conn), by_key) {

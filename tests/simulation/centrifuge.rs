@@ -2,91 +2,74 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use data_encoding::BASE64;
-use serde::{Deserialize, de::IgnoredAny};
-use serde_json::value::RawValue;
-
 use super::{
     client::Peer,
-    oracle::{Oracle, name, number},
+    features::Features,
+    lines::{Connected, History, Line, Presence, Push, Subscribed},
+    oracle::{Oracle, Will, name, number},
+    positions::Position,
     random::Random,
+    settings::User,
     window::Window,
     wire::{self, Said},
+    wishes::{Memory, Wish},
 };
 
 #[derive(Debug)]
 enum Command {
-    Connect,
-    /// The channel, and when that was asked for.
-    Subscribe(usize, u64),
+    /// Its subscriptions by token.
+    Connect(Vec<Wish>),
+    Subscribe(Wish),
     Unsubscribe(usize),
     Publish(usize, u64),
-}
-
-/// One line of the server.
-#[derive(Deserialize)]
-struct Line<'a> {
-    #[serde(default)]
-    id: u32,
-    #[serde(borrow)]
-    push: Option<Push<'a>>,
-    error: Option<Failure>,
-    connect: Option<IgnoredAny>,
-    subscribe: Option<IgnoredAny>,
-    unsubscribe: Option<IgnoredAny>,
-    publish: Option<IgnoredAny>,
-}
-
-#[derive(Deserialize)]
-struct Push<'a> {
-    channel: String,
-    #[serde(borrow, rename = "pub")]
-    publication: Publication<'a>,
-}
-
-#[derive(Deserialize)]
-struct Publication<'a> {
-    #[serde(borrow)]
-    data: &'a RawValue,
-}
-
-#[derive(Deserialize)]
-struct Failure {
-    code: u16,
+    /// The channel.
+    Presence(usize),
+    /// The channel, the most publications, newest first, and when that was asked for.
+    History(usize, u64, bool, u64),
 }
 
 /// The client.
 pub struct Centrifuge {
     number: usize,
     channels: usize,
-    user: String,
-    token: String,
+    features: Features,
+    user: &'static User,
     upgrade_sent: bool,
     connect_sent: bool,
-    connected: bool,
+    /// Since when it is connected, and as whom.
+    connected: Option<(u64, String)>,
     refused: bool,
     commands: u32,
     outstanding: VecDeque<(u32, Command)>,
     /// Passed over by later replies: only a connection that is being closed does that.
     unanswered: Vec<Command>,
     windows: BTreeMap<usize, Window>,
+    memory: Memory,
 }
 
 impl Centrifuge {
-    pub fn new(number: usize, channels: usize, user: &str, token: &str) -> Self {
+    /// Somebody who was in the places of `memory` when its last connection ended.
+    pub fn new(
+        number: usize,
+        channels: usize,
+        features: Features,
+        user: &'static User,
+        memory: Memory,
+    ) -> Self {
         Self {
             number,
             channels,
-            user: user.to_owned(),
-            token: token.to_owned(),
+            features,
+            user,
             upgrade_sent: false,
             connect_sent: false,
-            connected: false,
+            connected: None,
             refused: false,
             commands: 0,
             outstanding: VecDeque::new(),
             unanswered: Vec::new(),
             windows: BTreeMap::new(),
+            memory,
         }
     }
 
@@ -96,9 +79,27 @@ impl Centrifuge {
         format!(r#"{{"id":{},{body}}}"#, self.commands)
     }
 
-    fn subscribe(&mut self, channel: usize, oracle: &mut Oracle) -> String {
-        let body = format!(r#""subscribe":{{"channel":"{}"}}"#, name(channel));
-        self.command(Command::Subscribe(channel, oracle.tick()), &body)
+    fn wish(&self, channel: usize, oracle: &mut Oracle, random: &mut Random) -> Wish {
+        Wish::any(channel, &self.memory, self.features, oracle, random)
+    }
+
+    fn connect(&mut self, oracle: &mut Oracle, random: &mut Random) -> String {
+        let channels = self.user.channels.iter();
+        let wishes: Vec<Wish> =
+            channels.map(|channel| self.wish(*channel, oracle, random)).collect();
+        let token = &self.user.token;
+        let subs = wishes
+            .iter()
+            .map(|wish| format!(r#""{}":{{{}}}"#, name(wish.channel), wish.fields().join(",")));
+        let subs: Vec<String> = subs.collect();
+        let body = format!(r#""connect":{{"token":"{token}","subs":{{{}}}}}"#, subs.join(","));
+        self.command(Command::Connect(wishes), &body)
+    }
+
+    fn subscribe(&mut self, channel: usize, oracle: &mut Oracle, random: &mut Random) -> String {
+        let wish = self.wish(channel, oracle, random);
+        let body = format!(r#""subscribe":{}"#, wish.request());
+        self.command(Command::Subscribe(wish), &body)
     }
 
     fn unsubscribe(&mut self, channel: usize) -> String {
@@ -114,33 +115,130 @@ impl Centrifuge {
         self.command(Command::Publish(channel, id), &body)
     }
 
+    fn history(&mut self, channel: usize, oracle: &mut Oracle, random: &mut Random) -> String {
+        let (limit, reverse) = (random.below(4) as u64, random.chance(30));
+        let since = self.memory.get(&channel).filter(|_| random.chance(50) && !reverse);
+        let since = since.map_or_else(String::new, |Position { epoch, offset }| {
+            format!(r#","since":{{"offset":{offset},"epoch":"{epoch}"}}"#)
+        });
+        let channel_name = name(channel);
+        let body = format!(
+            r#""history":{{"channel":"{channel_name}","limit":{limit},"reverse":{reverse}{since}}}"#
+        );
+        self.command(Command::History(channel, limit, reverse, oracle.tick()), &body)
+    }
+
     fn lines(&mut self, oracle: &mut Oracle, random: &mut Random) -> Vec<String> {
         let channel = random.below(self.channels);
-        match random.below(20) {
-            0..=4 => vec![self.subscribe(channel, oracle)],
+        match random.below(22) {
+            0..=4 => vec![self.subscribe(channel, oracle, random)],
             5..=6 => vec![self.unsubscribe(channel)],
-            7 => vec![self.unsubscribe(channel), self.subscribe(channel, oracle)],
-            8 => vec![self.subscribe(channel, oracle), self.unsubscribe(channel)],
+            7 => vec![self.unsubscribe(channel), self.subscribe(channel, oracle, random)],
+            8 => vec![self.subscribe(channel, oracle, random), self.unsubscribe(channel)],
             9 => vec![
-                self.subscribe(channel, oracle),
+                self.subscribe(channel, oracle, random),
                 self.publish(channel, oracle, random),
                 self.unsubscribe(channel),
             ],
             10 => {
                 (0..random.between(2, 40)).map(|_| self.publish(channel, oracle, random)).collect()
             }
+            11 if self.features.presence => {
+                let body = format!(r#""presence":{{"channel":"{}"}}"#, name(channel));
+                vec![self.command(Command::Presence(channel), &body)]
+            }
+            12 if self.features.history.is_some() => vec![self.history(channel, oracle, random)],
             _ => vec![self.publish(channel, oracle, random)],
         }
     }
 
-    fn line(&mut self, line: &str, oracle: &mut Oracle) -> bool {
-        let line: Line<'_> = serde_json::from_str(line).expect("a line is JSON");
-        if let Some(Push { channel, publication }) = line.push {
-            assert!(self.connected, "a push before the connect reply");
-            let Some(window) = self.windows.get_mut(&number(&channel)) else {
-                panic!("a push of {channel} outside a subscription");
-            };
-            oracle.delivered(window, &payload_of(publication.data.get()));
+    fn open(
+        &mut self,
+        wish: &Wish,
+        grant: &Subscribed<'_>,
+        server_side: bool,
+        oracle: &mut Oracle,
+    ) {
+        let ending = self.has_asked_to_end(wish.channel);
+        let mut window = wish.granted(self.number, grant, self.features, ending, oracle);
+        window.server_side = server_side;
+        self.memory.extend(window.position().map(|at| (wish.channel, at.clone())));
+        if let Some(before) = self.windows.insert(wish.channel, window) {
+            // Who has lost its position and comes back before it is told is not told.
+            assert!(before.position().is_some(), "two subscriptions to one channel");
+            self.forget(&before, oracle);
+        }
+    }
+
+    fn has_asked_to_end(&self, channel: usize) -> bool {
+        let mut commands = self.outstanding.iter();
+        commands.any(|(_, command)| matches!(command, Command::Unsubscribe(c) if *c == channel))
+    }
+
+    fn forget(&self, window: &Window, oracle: &mut Oracle) {
+        oracle.skipped += u64::from(window.members.as_ref().is_some_and(|told| told.skipped));
+    }
+
+    fn close(&mut self, channel: usize, oracle: &mut Oracle) -> Option<Window> {
+        let window = self.windows.remove(&channel)?;
+        self.forget(&window, oracle);
+        Some(window)
+    }
+
+    fn push(&mut self, push: &Push<'_>, oracle: &mut Oracle) {
+        assert!(self.connected.is_some(), "a push before the connect reply");
+        if push.refresh.is_some() {
+            assert!(oracle.was_ordered(&self.user.name, |will| will == Will::Refresh));
+            return;
+        }
+        let channel = number(&push.channel);
+        if let Some(grant) = &push.subscribe {
+            assert!(oracle.was_ordered(&self.user.name, |will| will == Will::Subscribe(channel)));
+            self.open(&Wish::none(channel), grant, true, oracle);
+            return;
+        }
+        if let Some(end) = &push.unsubscribe {
+            let window = self.close(channel, oracle);
+            let window = window.unwrap_or_else(|| panic!("{} of {}", end.code, push.channel));
+            match end.code {
+                2000 => {
+                    assert!(oracle.was_ordered(&self.user.name, |will| {
+                        will == Will::Unsubscribe(channel)
+                    }))
+                }
+                2500 => {
+                    assert!(window.position().is_some(), "it had no position to lose");
+                    oracle.gaps += 1;
+                }
+                code => panic!("unsubscribed with {code}"),
+            }
+            return;
+        }
+        let Some(window) = self.windows.get_mut(&channel) else {
+            panic!("a push of {} outside a subscription", push.channel);
+        };
+        if let Some(publication) = &push.publication {
+            if let Some((epoch, at)) = publication.epoch.as_ref().zip(window.position()) {
+                assert_eq!(*epoch, at.epoch, "a subscriber's stream became another one");
+            }
+            oracle.delivered(window, &publication.payload(), publication.offset);
+            self.memory.extend(window.position().map(|at| (channel, at.clone())));
+            return;
+        }
+        let (info, came) = match (&push.join, &push.leave) {
+            (Some(join), None) => (&join.info, true),
+            (None, Some(leave)) => (&leave.info, false),
+            _ => panic!("an unknown push"),
+        };
+        let members = window.members.as_mut().expect("it did not ask who comes and goes");
+        oracle.memberships += 1;
+        members.told(if self.features.by_user { &info.user } else { &info.client }, came);
+    }
+
+    fn line(&mut self, text: &str, oracle: &mut Oracle) -> bool {
+        let line: Line<'_> = serde_json::from_str(text).expect("a line is JSON");
+        if let Some(push) = &line.push {
+            self.push(push, oracle);
             return false;
         }
         if line.id == 0 {
@@ -153,45 +251,114 @@ impl Centrifuge {
             }
             self.unanswered.push(command);
         };
-        let error = line.error.map(|error| error.code);
-        match (command, error) {
-            (Command::Connect, None) if line.connect.is_some() => self.connected = true,
-            // Its token expired before it came.
-            (Command::Connect, Some(109)) => self.refused = true,
-            (Command::Subscribe(channel, asked_at), None) if line.subscribe.is_some() => {
-                let window = oracle.open(channel, self.number, asked_at);
-                let before = self.windows.insert(channel, window);
-                assert!(before.is_none(), "two subscriptions to one channel");
-            }
-            (Command::Subscribe(channel, _), Some(105)) => {
-                let of_it = |c: &Command| matches!(c, Command::Subscribe(c, _) if *c == channel);
-                let is_in = self.windows.contains_key(&channel);
-                assert!(is_in || self.unanswered.iter().any(of_it), "105 without a subscription");
-            }
-            (Command::Unsubscribe(channel), None) if line.unsubscribe.is_some() => {
-                self.windows.remove(&channel);
-            }
-            (Command::Publish(channel, id), None) if line.publish.is_some() => {
-                oracle.acknowledged(channel, id);
-            }
-            (Command::Publish(channel, id), Some(111)) => oracle.refused(channel, id),
-            (Command::Subscribe(..), Some(106 | 111)) | (Command::Unsubscribe(_), Some(111)) => {}
-            (command, error) => panic!("{command:?} was answered with {error:?}"),
+        match line.error {
+            Some(failure) => self.failed(&command, failure.code, oracle),
+            None => self.succeeded(command, &line, oracle),
         }
         false
     }
+
+    fn failed(&mut self, command: &Command, code: u16, oracle: &mut Oracle) {
+        match (command, code) {
+            // Its token expired before it came; or a backend would not have it in its channel.
+            (Command::Connect(_), 109) => self.refused = true,
+            (Command::Subscribe(Wish { channel, .. }), 105) => {
+                let of_it =
+                    |c: &Command| matches!(c, Command::Subscribe(wish) if wish.channel == *channel);
+                // It was in it by its token, a backend's will, or an attempt that ended since.
+                let of_server =
+                    self.user.channels.contains(channel) && self.has_asked_to_end(*channel);
+                let ordered =
+                    |will| [Will::Subscribe(*channel), Will::Unsubscribe(*channel)].contains(&will);
+                let is_in = self.windows.contains_key(channel)
+                    || of_server
+                    || self.features.max_subscribers.is_some()
+                    || oracle.was_ordered(&self.user.name, ordered);
+                assert!(is_in || self.unanswered.iter().any(of_it), "105 without a subscription");
+            }
+            (Command::Subscribe(Wish { channel, .. }), 103) => {
+                let ended = |will| will == Will::Unsubscribe(*channel);
+                assert!(oracle.was_ordered(&self.user.name, ended), "nobody wanted its end");
+            }
+            (Command::Publish(channel, id), 111) => oracle.refused(*channel, *id),
+            // What it remembers is of another stream.
+            (Command::History(..), 111 | 112) => {}
+            (Command::Subscribe(_), 106 | 111)
+            | (Command::Unsubscribe(_) | Command::Presence(_), 111) => {}
+            (command, code) => panic!("{command:?} was answered with {code}"),
+        }
+    }
+
+    fn succeeded(&mut self, command: Command, line: &Line<'_>, oracle: &mut Oracle) {
+        match command {
+            Command::Connect(wishes) => {
+                let Connected { client, subs } = line.connect.as_ref().expect("a connect reply");
+                self.connected = Some((oracle.tick(), client.clone()));
+                for wish in wishes {
+                    let unsubscribe = |will| will == Will::Unsubscribe(wish.channel);
+                    match subs.get(&name(wish.channel)) {
+                        Some(grant) => self.open(&wish, grant, true, oracle),
+                        None => assert!(
+                            self.has_asked_to_end(wish.channel)
+                                || oracle.was_ordered(&self.user.name, unsubscribe),
+                            "connected without {wish:?}"
+                        ),
+                    }
+                }
+            }
+            Command::Subscribe(wish) => {
+                let grant = line.subscribe.as_ref().expect("a subscribe reply");
+                self.open(&wish, grant, false, oracle);
+            }
+            Command::Unsubscribe(channel) => {
+                assert!(line.unsubscribe.is_some());
+                self.close(channel, oracle);
+            }
+            Command::Publish(channel, id) => {
+                assert!(line.publish.is_some());
+                oracle.acknowledged(channel, id);
+            }
+            Command::Presence(channel) => {
+                let Presence { presence } = line.presence.as_ref().expect("a presence reply");
+                assert!(presence.iter().all(|(client, info)| *client == info.client));
+                let own = self.connected.as_ref().and_then(|(_, own)| presence.get(own));
+                assert!(own.is_none_or(|info| info.user == self.user.name), "{channel}");
+            }
+            Command::History(channel, limit, reverse, asked_at) => {
+                let history = line.history.as_ref().expect("a history reply");
+                read(channel, limit, reverse, asked_at, history, oracle);
+            }
+        }
+    }
 }
 
-/// Handlers publish text and bytes too, which Centrifuge clients get as JSON strings.
-fn payload_of(data: &str) -> String {
-    if !data.starts_with('"') {
-        return data.to_owned();
+/// A part of a channel's history: without holes, and each publication at its place.
+fn read(
+    channel: usize,
+    limit: u64,
+    reverse: bool,
+    asked_at: u64,
+    history: &History<'_>,
+    oracle: &mut Oracle,
+) {
+    let History { publications, epoch, offset } = history;
+    let top = Position { epoch: epoch.clone(), offset: *offset };
+    oracle.top(channel, &top, asked_at);
+    assert!(publications.len() as u64 <= limit, "more than {limit} publications");
+    let mut offsets: Vec<u64> = publications.iter().map(|known| known.offset).collect();
+    if reverse {
+        assert!(
+            offsets.first().is_none_or(|newest| *newest == top.offset),
+            "{offsets:?} of {top:?}"
+        );
+        offsets.reverse();
     }
-    let text: String = serde_json::from_str(data).expect("a JSON string");
-    if text.starts_with('{') {
-        return text;
+    assert!(offsets.windows(2).all(|two| two[0] + 1 == two[1]), "a hole in {offsets:?}");
+    assert!(offsets.last().is_none_or(|last| *last <= top.offset), "{offsets:?} of {top:?}");
+    for publication in publications {
+        let at = Position { offset: publication.offset, ..top.clone() };
+        oracle.kept(channel, &publication.payload(), &at);
     }
-    String::from_utf8(BASE64.decode(text.as_bytes()).expect("base64")).expect("UTF-8")
 }
 
 impl Peer for Centrifuge {
@@ -210,8 +377,7 @@ impl Peer for Centrifuge {
         let mut lines = Vec::new();
         if !self.connect_sent {
             self.connect_sent = true;
-            let body = format!(r#""connect":{{"token":"{}"}}"#, self.token);
-            lines.push(self.command(Command::Connect, &body));
+            lines.push(self.connect(oracle, random));
             if !random.chance(30) {
                 out.extend(wire::text(&lines[0], random));
                 return out;
@@ -250,7 +416,7 @@ impl Peer for Centrifuge {
     }
 
     fn goodbye(&mut self, random: &mut Random) -> Vec<u8> {
-        if self.connected { wire::close(random) } else { Vec::new() }
+        if self.connected.is_some() { wire::close(random) } else { Vec::new() }
     }
 
     fn settled(&self) {
@@ -263,15 +429,27 @@ impl Peer for Centrifuge {
     }
 
     fn wanted_windows(&self) -> Vec<&Window> {
-        let ends = |channel: usize| {
-            let mut commands = self.outstanding.iter();
-            commands.any(|(_, command)| matches!(command, Command::Unsubscribe(c) if *c == channel))
-        };
-        self.windows.iter().filter(|(c, _)| !ends(**c)).map(|(_, window)| window).collect()
+        self.windows
+            .iter()
+            .filter(|(c, _)| !self.has_asked_to_end(**c))
+            .map(|(_, window)| window)
+            .collect()
     }
 
     fn user(&self) -> Option<&str> {
-        self.connected.then_some(&self.user)
+        self.connected.is_some().then_some(&*self.user.name)
+    }
+
+    fn account(&self) -> Option<&str> {
+        Some(&self.user.name)
+    }
+
+    fn connected(&self) -> Option<&(u64, String)> {
+        self.connected.as_ref()
+    }
+
+    fn memory(&mut self) -> Memory {
+        std::mem::take(&mut self.memory)
     }
 
     fn may_be_ended(&self) -> bool {

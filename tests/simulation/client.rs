@@ -7,6 +7,7 @@ use super::{
     random::Random,
     window::Window,
     wire::{Reader, Said},
+    wishes::Memory,
 };
 
 /// What a client speaks.
@@ -25,6 +26,18 @@ pub trait Peer {
     fn wanted_windows(&self) -> Vec<&Window>;
     /// Whether the server counts it as a client; and its user, empty if anonymous.
     fn user(&self) -> Option<&str>;
+    /// As whom it connects, whether it was told that it has.
+    fn account(&self) -> Option<&str> {
+        None
+    }
+    /// Since when it is a client, and its id.
+    fn connected(&self) -> Option<&(u64, String)> {
+        None
+    }
+    /// Where it was in its channels; nothing else is left of it.
+    fn memory(&mut self) -> Memory {
+        Memory::new()
+    }
     /// Whether it may be ended without a close code: it asked for it, or was refused.
     fn may_be_ended(&self) -> bool;
     /// Whether it never gets a close code.

@@ -1,6 +1,6 @@
 //! Everybody outside the server: clients of all kinds, threads that are no shard, and the oracle.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, num::NonZeroUsize};
 
 use tiderace::{
     core::{Core, LinkMessage, Outcome, OutsideAnswer},
@@ -10,9 +10,12 @@ use tiderace::{
 
 use super::{
     client::Client,
+    features::Features,
     node::{Node, Observer},
-    oracle::{Oracle, name},
+    oracle::{Oracle, Will, name},
     settings,
+    window::Window,
+    wishes::Memory,
 };
 
 /// The close code of those whose end a thread that is no shard asked for.
@@ -35,10 +38,17 @@ pub struct Crowd {
     pub ends_asked: u64,
     /// Publications of threads that are no shard.
     pub outside: BTreeMap<u64, usize>,
+    pub features: Features,
+    /// Where clients were whose connections ended.
+    pub memories: Vec<Memory>,
+    /// Ends of connections that lost a position.
+    pub lost: u64,
+    /// Ends of connections that were too many.
+    pub limited: u64,
 }
 
 impl Crowd {
-    pub fn new(channels: usize, calm: bool) -> Self {
+    pub fn new(channels: usize, calm: bool, features: Features) -> Self {
         Self {
             clients: Vec::new(),
             oracle: Oracle::new(channels),
@@ -49,6 +59,10 @@ impl Crowd {
             expired: 0,
             ends_asked: 0,
             outside: BTreeMap::new(),
+            features,
+            memories: Vec::new(),
+            lost: 0,
+            limited: 0,
         }
     }
 
@@ -58,12 +72,28 @@ impl Crowd {
         let client = &mut self.clients[client];
         let was_live = client.is_live();
         client.over = true;
+        let memory = client.peer.memory();
+        if !memory.is_empty() {
+            self.memories.push(memory);
+        }
+        let (user, account) = (client.peer.user(), client.peer.account());
+        let disconnect = |will| will == Will::Disconnect;
+        let features = self.features;
         match client.code {
             _ if !was_live || client.peer.may_be_ended() => {}
             Some(3008 | 1013) => self.slow += 1,
             Some(3001 | 1001) if self.draining => {}
             Some(3005) if !self.calm => self.expired += 1,
             Some(3012 | 3502) if !self.calm => {}
+            Some(3503) if account.is_some_and(|user| self.oracle.was_ordered(user, disconnect)) => {
+            }
+            Some(3010) if features.history.is_some() => self.lost += 1,
+            Some(3504) if features.user_connections_max.is_some() && user.is_none() => {
+                self.limited += 1;
+            }
+            Some(3505) if features.max_subscribers.is_some() && user.is_none() => {
+                self.limited += 1;
+            }
             Some(ASKED) => {
                 assert!(self.ends_asked > 0, "nobody asked for the end");
                 self.ends_asked -= 1;
@@ -111,11 +141,20 @@ impl Crowd {
         }
     }
 
+    /// No user has more connections than it may.
+    fn check_limits(&self, node: &Node, shard: usize) {
+        let Some(max) = self.features.user_connections_max else { return };
+        for user in settings::users().iter().filter(|user| node.home(&user.name) == shard) {
+            let known = node.cores[shard].home().connections_of(&user.name).len();
+            assert!(known <= max, "{} has {known} connections", user.name);
+        }
+    }
+
     /// The truth of the clients against the cores' account of it, when nothing is under way.
     pub fn check_truth(&mut self, node: &Node) {
+        let counts: Vec<_> = node.cores.iter().map(Core::counts).collect();
+        let sum = |of: fn(&Counts) -> u64| counts.iter().map(of).sum::<u64>();
         let mut subscribers = vec![0; self.channels.len()];
-        let mut users: Vec<&str> = Vec::new();
-        let mut connected = 0;
         for client in self.clients.iter().filter(|client| client.is_live()) {
             assert!(client.reader.is_between_messages(), "half a message came");
             client.peer.settled();
@@ -123,23 +162,20 @@ impl Crowd {
                 self.oracle.complete(window);
                 subscribers[channel] += 1;
             }
-            if let Some(user) = client.peer.user() {
-                connected += 1;
-                users.push(user);
-            }
         }
-        users.retain(|user| !user.is_empty());
-        users.sort_unstable();
-        users.dedup();
+        let missed = sum(|counts| counts.counters.publications_missed);
+        assert!(self.oracle.left_out == 0 || missed > 0, "what was left out is not counted");
         for (name, expected) in self.channels.iter().zip(&subscribers) {
             let known = node.cores[node.home(name)].home().subscribers(name);
             assert_eq!(known, *expected, "subscribers of {name} by its home and by its clients");
+            let max = self.features.max_subscribers.map_or(usize::MAX, NonZeroUsize::get);
+            assert!(known as usize <= max, "{name} has {known} subscribers");
         }
-        let counts: Vec<_> = node.cores.iter().map(Core::counts).collect();
-        let sum = |of: fn(&Counts) -> u64| counts.iter().map(of).sum::<u64>();
-        assert_eq!(sum(|counts| counts.clients), connected, "clients");
         assert_eq!(sum(|counts| counts.subscriptions), u64::from(subscribers.iter().sum::<u32>()));
-        assert_eq!(sum(|counts| counts.users), users.len() as u64, "users {users:?}");
+        self.check_users(node, &counts);
+        let dropped = sum(|counts| counts.counters.memberships_dropped);
+        (0..self.channels.len()).for_each(|channel| self.check_members(node, channel, dropped));
+        self.check_orders();
         let sockets: Vec<usize> = node.kernels.iter().map(|kernel| kernel.sockets.len()).collect();
         assert_eq!(settings::connections(&node.process), sockets.iter().sum::<usize>());
         for (counts, sockets) in counts.iter().zip(sockets) {
@@ -147,6 +183,93 @@ impl Crowd {
         }
         let closed = sum(|counts| counts.counters.slow_consumers_closed);
         assert!(self.slow <= closed, "{} ends that {closed} slow consumers explain", self.slow);
+        let lost = sum(|counts| counts.counters.positions_lost);
+        let told = self.lost + self.oracle.gaps;
+        assert!(told <= lost, "{told} gaps that {lost} lost positions explain");
+    }
+
+    /// Every home knows the connections of its users, and nobody else.
+    fn check_users(&self, node: &Node, counts: &[Counts]) {
+        let mut connected = 0;
+        let mut users: BTreeMap<&str, Vec<(ShardId, ConnRef)>> = BTreeMap::new();
+        for client in self.clients.iter().filter(|client| client.is_live()) {
+            let Some(user) = client.peer.user() else { continue };
+            connected += 1;
+            if !user.is_empty() {
+                users.entry(user).or_default().push((client.shard as ShardId, client.conn));
+            }
+        }
+        for (user, connections) in &mut users {
+            connections.sort_unstable_by_key(|(shard, conn)| (*shard, conn.slot));
+            let known = node.cores[node.home(user)].home().connections_of(user);
+            assert_eq!(known, connections, "connections of {user}");
+        }
+        let sum = |of: fn(&Counts) -> u64| counts.iter().map(of).sum::<u64>();
+        assert_eq!(sum(|counts| counts.clients), connected, "clients");
+        assert_eq!(sum(|counts| counts.users), users.len() as u64, "users {users:?}");
+    }
+
+    /// Who is to be seen in a channel, and what those were told who asked who comes and goes.
+    fn check_members(&self, node: &Node, channel: usize, dropped: u64) {
+        let live = self.clients.iter().filter(|client| client.is_live());
+        let there: Vec<_> = live
+            .filter_map(|client| {
+                let (_, id) = client.peer.connected()?;
+                let windows = client.peer.windows();
+                let (_, window) = windows.into_iter().find(|(of, _)| *of == channel)?;
+                Some((client.peer.user()?.to_owned(), id.clone(), window))
+            })
+            .collect();
+        let name = &self.channels[channel];
+        let mut known: Vec<String> = node.cores[node.home(name)]
+            .home()
+            .present(name)
+            .iter()
+            .map(|info| info.client.clone())
+            .collect();
+        known.sort_unstable();
+        let mut clients: Vec<String> = there.iter().map(|(_, id, _)| id.clone()).collect();
+        clients.sort_unstable();
+        assert!(
+            !self.features.presence && known.is_empty() || known == clients,
+            "who is in {name}"
+        );
+        let by_user = self.features.by_user;
+        let users: Vec<String> = there.iter().map(|(user, _, _)| user.clone()).collect();
+        for (_, id, window) in &there {
+            let Some(members) = &window.members else { continue };
+            let late = there.iter().filter(|(_, _, other)| other.asked_at > window.opened_at);
+            let late: Vec<String> = late.map(|(_, id, _)| id.clone()).collect();
+            let (all, late) = if by_user { (&users, &Vec::new()) } else { (&clients, &late) };
+            let is_true = members.is_true(all, late);
+            assert!(is_true || dropped > 0, "{id} was told {members:?}, and there are {all:?}");
+        }
+        assert!(self.oracle.skipped == 0 || dropped > 0, "somebody came or went twice");
+    }
+
+    /// What backends wanted of everybody who was there has happened.
+    fn check_orders(&self) {
+        for client in self.clients.iter().filter(|client| client.is_live()) {
+            let Some((connected_at, id)) = client.peer.connected() else { continue };
+            let user = client.peer.user().unwrap_or_default();
+            let orders = self.oracle.orders.iter();
+            for order in orders.filter(|order| order.user == user && order.at > *connected_at) {
+                let windows = client.peer.windows();
+                let is_in = |channel: usize, before: u64| {
+                    let its = |(of, window): &(usize, &Window)| {
+                        *of == channel && window.opened_at < before
+                    };
+                    windows.iter().any(its)
+                };
+                match order.will {
+                    Will::Disconnect => panic!("{id} is still there after {order:?}"),
+                    Will::Unsubscribe(channel) => {
+                        assert!(!is_in(channel, order.at), "{id} is in it after {order:?}");
+                    }
+                    Will::Subscribe(_) | Will::Refresh => {}
+                }
+            }
+        }
     }
 }
 
@@ -154,6 +277,7 @@ impl Observer for Crowd {
     fn flushed(&mut self, node: &mut Node, shard: usize) {
         self.check_connections(node, shard);
         self.check_interest(node, shard);
+        self.check_limits(node, shard);
     }
 
     fn heard(&mut self, node: &mut Node, client: usize, bytes: &[u8]) {

@@ -3,7 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use super::{stream::Stream, window::Window};
+use super::{
+    positions::Position,
+    stream::Stream,
+    window::{Promise, Window},
+};
 
 /// The truth of a world as its clients know it.
 #[derive(Default)]
@@ -18,6 +22,38 @@ pub struct Oracle {
     pub addresses: BTreeMap<usize, usize>,
     pub deliveries: u64,
     pub acknowledged: u64,
+    /// Publications that a subscriber may recover whatever their size; 0 where that is not known.
+    pub recovered_max: u64,
+    /// Subscriptions that got what they missed, and those that could not.
+    pub recovered: u64,
+    pub unrecovered: u64,
+    /// Subscriptions that were told of a gap.
+    pub gaps: u64,
+    /// Publications that were left out for somebody without a position.
+    pub left_out: u64,
+    /// Subscriptions that saw somebody come or go twice.
+    pub skipped: u64,
+    /// Joins and leaves that somebody was told.
+    pub memberships: u64,
+    /// What backends wanted of users, in order.
+    pub orders: Vec<Order>,
+}
+
+/// What a backend wants of all connections of a user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Will {
+    Disconnect,
+    Unsubscribe(usize),
+    Subscribe(usize),
+    Refresh,
+}
+
+/// One of these, and when.
+#[derive(Clone, Debug)]
+pub struct Order {
+    pub user: String,
+    pub will: Will,
+    pub at: u64,
 }
 
 impl Oracle {
@@ -60,23 +96,64 @@ impl Oracle {
     }
 
     /// A subscriber saw the grant of what it asked for at a time.
-    pub fn open(&mut self, channel: usize, subscriber: usize, asked_at: u64) -> Window {
-        Window::new(channel, subscriber, asked_at, self.tick())
+    pub fn open(
+        &mut self,
+        channel: usize,
+        subscriber: usize,
+        asked_at: u64,
+        promise: Promise,
+    ) -> Window {
+        let now = self.tick();
+        if let Promise::From(position) = &promise {
+            self.streams[channel].positions.top(position, asked_at, now);
+        }
+        Window::new(channel, subscriber, asked_at, now, promise)
     }
 
-    /// A subscriber saw a publication.
-    pub fn delivered(&mut self, window: &mut Window, text: &str) {
+    /// Who asked at a time is told where a channel's stream stands.
+    pub fn top(&mut self, channel: usize, at: &Position, asked_at: u64) {
+        let now = self.tick();
+        self.streams[channel].positions.top(at, asked_at, now);
+    }
+
+    /// A subscriber saw a publication, which may have an offset.
+    pub fn delivered(&mut self, window: &mut Window, text: &str, offset: u64) {
         self.deliveries += 1;
+        let id = self.known(text);
+        let left_out = window.delivered(id, offset, &mut self.streams[window.channel]);
+        self.left_out += u64::from(left_out);
+    }
+
+    /// A subscriber got a publication that it had missed.
+    pub fn recovered(&mut self, window: &mut Window, text: &str, offset: u64) {
+        let id = self.known(text);
+        window.recovered(id, offset, &mut self.streams[window.channel]);
+    }
+
+    /// Somebody saw a publication in a history.
+    pub fn kept(&mut self, channel: usize, text: &str, at: &Position) {
+        let id = self.known(text);
+        self.streams[channel].delivered(id, None);
+        self.streams[channel].positions.placed(id, at);
+    }
+
+    fn known(&self, text: &str) -> u64 {
         let value: serde_json::Value = serde_json::from_str(text).expect("a payload is JSON");
         let id = value["id"].as_u64().expect("a payload has its number");
         let padding = self.payload_bytes.get(&id).expect("it was made");
         assert_eq!(text, payload(id, *padding), "the payload changed");
-        window.delivered(id, &mut self.streams[window.channel]);
+        id
     }
 
-    /// Nothing is under way any more: the subscriber, who is still there, has seen everything.
-    pub fn complete(&self, window: &Window) {
-        window.complete(&self.streams[window.channel]);
+    /// Nothing is under way any more: the subscriber, who is still there, has seen everything; or
+    /// what was left out is counted.
+    pub fn complete(&mut self, window: &Window) {
+        self.left_out += u64::from(!window.complete(&self.streams[window.channel]));
+    }
+
+    /// Whether a backend wanted something of a user.
+    pub fn was_ordered(&self, user: &str, is: impl Fn(Will) -> bool) -> bool {
+        self.orders.iter().any(|order| order.user == user && is(order.will))
     }
 
     /// A client got what was sent to the connection with this number.

@@ -23,9 +23,10 @@ use tiderace::{
 
 use super::{
     client::Peer,
+    features::Features,
     oracle::{Oracle, name},
     random::Random,
-    window::Window,
+    window::{Promise, Window},
     wire::{self, Said},
 };
 
@@ -145,10 +146,13 @@ pub struct Plain {
     /// The channel that it will be in when all commands are executed.
     wanted: Option<usize>,
     window: Option<(usize, Window)>,
+    /// What its subscriptions are promised.
+    promise: Promise,
 }
 
 impl Plain {
-    pub fn new(number: usize, channels: usize) -> Self {
+    pub fn new(number: usize, channels: usize, features: Features) -> Self {
+        let everything = features.history.is_none();
         Self {
             number,
             channels,
@@ -158,6 +162,7 @@ impl Plain {
             outstanding: BTreeMap::new(),
             wanted: None,
             window: None,
+            promise: if everything { Promise::Everything } else { Promise::WhatComes },
         }
     }
 
@@ -216,7 +221,15 @@ impl Plain {
         match (command, code) {
             (Command::Subscribe(channel, asked_at), "0") => {
                 assert!(self.window.is_none(), "it is in one channel at a time");
-                self.window = Some((channel, oracle.open(channel, self.number, asked_at)));
+                let promise = self.promise.clone();
+                let window = oracle.open(channel, self.number, asked_at, promise);
+                self.window = Some((channel, window));
+            }
+            (Command::Subscribe(..), "106") => {
+                let again = |command: &Command| matches!(command, Command::Subscribe(..));
+                if !self.outstanding.values().any(again) {
+                    self.wanted = None;
+                }
             }
             (Command::Unsubscribe, "0") => self.window = None,
             (Command::Publish(channel, id), "0") => oracle.acknowledged(channel, id),
@@ -254,7 +267,7 @@ impl Peer for Plain {
                     oracle.addressed(address.parse().expect("a number"), self.number);
                 } else {
                     let (_, window) = self.window.as_mut().expect("a publication in a channel");
-                    oracle.delivered(window, text);
+                    oracle.delivered(window, text, 0);
                 }
             }
             other => panic!("not for a plain client: {other:?}"),

@@ -12,6 +12,7 @@ use super::{
     random::Random,
     scene::Scene,
     settings::{self, Shape},
+    window::Promise,
     wire,
 };
 
@@ -231,7 +232,8 @@ fn a_full_link_refuses_publications_and_loses_none() {
         let channel = scene.channel_of(1);
         scene.world.crowd.oracle = super::oracle::Oracle::new(number(&channel) + 1);
         let reader = scene.subscriber(0, &channel);
-        let mut window = scene.world.crowd.oracle.open(number(&channel), 0, 0);
+        let oracle = &mut scene.world.crowd.oracle;
+        let mut window = oracle.open(number(&channel), 0, 0, Promise::Everything);
 
         scene.world.node.links.capacity = 0;
         let taken = publish_until_refused(&mut scene, publisher, &channel);
@@ -246,7 +248,7 @@ fn a_full_link_refuses_publications_and_loses_none() {
         for line in scene.hear(reader) {
             let line: serde_json::Value = serde_json::from_str(&line).unwrap();
             let data = line["push"]["pub"]["data"].to_string();
-            scene.world.crowd.oracle.delivered(&mut window, &data);
+            scene.world.crowd.oracle.delivered(&mut window, &data, 0);
         }
         assert_eq!(scene.world.crowd.oracle.deliveries, taken);
         assert_eq!(scene.world.crowd.oracle.acknowledged, taken);

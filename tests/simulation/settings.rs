@@ -7,8 +7,11 @@ use std::sync::{
 
 use tiderace::{
     api::ProcessStats,
-    auth::tokens::{Tokens, sign_connection},
-    channels::{ChannelOptions, Channels},
+    auth::{
+        sign,
+        tokens::{Tokens, sign_connection},
+    },
+    channels::Channels,
     core::{Endpoint, Endpoints, Process, Route, Settings},
     hub::HashKey,
     limits::SEGMENT_BYTES_MAX,
@@ -16,6 +19,8 @@ use tiderace::{
 };
 
 use super::{
+    features::Features,
+    oracle::name,
     plain::{Handlers, Relay, Stubborn},
     random::Random,
 };
@@ -27,6 +32,9 @@ pub const START_S: u64 = 1_700_000_000;
 /// What the wall clock may jump by.
 pub const HOUR_S: u64 = 3_600;
 
+/// Publications that one subscribe may recover.
+pub const RECOVERED_MAX: usize = 300;
+
 /// Bytes of the longest single entry of a connection's queue: a segment, or a publication or answer
 /// that is longer than one.
 pub const ENTRY_BYTES_MAX: usize =
@@ -37,18 +45,25 @@ pub struct User {
     /// Empty: anonymous.
     pub name: String,
     pub token: String,
+    /// Channels that the token puts it in.
+    pub channels: &'static [usize],
 }
 
-/// Everybody; the last one's token expires when the wall clock jumps. Signed once.
+/// Everybody. One token expires when the wall clock jumps, one comes with channels. Signed once.
 pub fn users() -> &'static [User] {
     static USERS: LazyLock<Vec<User>> = LazyLock::new(|| {
         let named = [("ann", None), ("bob", None), ("cyd", Some(START_S + HOUR_S / 2))];
         let named = named.map(|(name, exp)| User {
             name: name.to_owned(),
             token: sign_connection(SECRET, name, exp, None),
+            channels: &[],
         });
-        let anonymous = User { name: String::new(), token: String::new() };
-        [anonymous].into_iter().chain(named).collect()
+        let anonymous = User { name: String::new(), token: String::new(), channels: &[] };
+        let channels: &[usize] = &[0];
+        let names: Vec<String> = channels.iter().copied().map(name).collect();
+        let claims = serde_json::json!({ "sub": "dan", "channels": names });
+        let dan = User { name: "dan".to_owned(), token: sign(SECRET, &claims), channels };
+        [anonymous].into_iter().chain(named).chain([dan]).collect()
     });
     &USERS
 }
@@ -65,6 +80,7 @@ pub struct Shape {
     pub files_max: usize,
     pub queue_bytes_max: usize,
     pub subscriptions_max: usize,
+    pub features: Features,
 }
 
 impl Shape {
@@ -78,6 +94,7 @@ impl Shape {
             files_max: 1_000,
             queue_bytes_max: 1 << 20,
             subscriptions_max: 100,
+            features: Features::default(),
         }
     }
 
@@ -91,6 +108,7 @@ impl Shape {
             files_max: *random.pick(&[3, 1_000, 1_000, 1_000]),
             queue_bytes_max: *random.pick(&[500, 4_000, 1 << 20, 1 << 20]),
             subscriptions_max: *random.pick(&[2, 100]),
+            features: Features::any(random),
         }
     }
 }
@@ -103,15 +121,8 @@ pub fn process(
     handlers: &Arc<Handlers>,
 ) -> Arc<Process> {
     let handlers = Arc::clone(handlers);
-    let rules = ChannelOptions {
-        allow_subscribe_for_client: true,
-        allow_subscribe_for_anonymous: true,
-        allow_publish_for_client: true,
-        allow_publish_for_subscriber: true,
-        allow_publish_for_anonymous: true,
-        ..ChannelOptions::default()
-    };
-    let channels = Channels { without_namespace: Arc::new(rules), ..Channels::default() };
+    let options = Arc::new(shape.features.options());
+    let channels = Channels { without_namespace: options, ..Channels::default() };
     let policy = Policy {
         insecure: false,
         anonymous: true,
@@ -131,9 +142,9 @@ pub fn process(
     let settings = Settings {
         connections_max: shape.connections_max,
         queue_bytes_max: shape.queue_bytes_max,
-        history_bytes_max: 64 << 10,
-        recovery_publications_max: 300,
-        user_connections_max: None,
+        history_bytes_max: shape.features.history.map_or(1, |history| history.bytes_max),
+        recovery_publications_max: RECOVERED_MAX,
+        user_connections_max: shape.features.user_connections_max,
         message_bytes_max: 64 << 10,
         body_bytes_max: 64 << 10,
         subscriptions_max: shape.subscriptions_max,

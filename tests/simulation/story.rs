@@ -19,6 +19,20 @@ pub struct Summary {
     pub expired: u64,
     /// Connections that a thread reached by name.
     pub addressed: u64,
+    /// Subscriptions that recovered, and that could not.
+    pub recovered: u64,
+    pub unrecovered: u64,
+    /// Subscriptions that were told of a gap, and connections that ended for one.
+    pub gaps: u64,
+    pub lost: u64,
+    /// Subscriptions that missed publications without having a position.
+    pub left_out: u64,
+    /// Joins and leaves that somebody was told.
+    pub memberships: u64,
+    /// What backends wanted of users.
+    pub orders: u64,
+    /// Connections that were too many.
+    pub limited: u64,
 }
 
 impl Summary {
@@ -33,6 +47,14 @@ impl Summary {
             waited: self.waited + other.waited,
             expired: self.expired + other.expired,
             addressed: self.addressed + other.addressed,
+            recovered: self.recovered + other.recovered,
+            unrecovered: self.unrecovered + other.unrecovered,
+            gaps: self.gaps + other.gaps,
+            lost: self.lost + other.lost,
+            left_out: self.left_out + other.left_out,
+            memberships: self.memberships + other.memberships,
+            orders: self.orders + other.orders,
+            limited: self.limited + other.limited,
         }
     }
 }
@@ -68,6 +90,14 @@ pub fn live(seed: u64, wrong: Wrong) -> Summary {
         waited: world.waited,
         expired: world.crowd.expired,
         addressed: world.crowd.oracle.addresses.len() as u64,
+        recovered: world.crowd.oracle.recovered,
+        unrecovered: world.crowd.oracle.unrecovered,
+        gaps: world.crowd.oracle.gaps,
+        lost: world.crowd.lost,
+        left_out: world.crowd.oracle.left_out,
+        memberships: world.crowd.oracle.memberships,
+        orders: world.crowd.oracle.orders.len() as u64,
+        limited: world.crowd.limited,
     }
 }
 
@@ -91,8 +121,12 @@ fn everybody_leaves(world: &mut World) {
 fn drain(world: &mut World) {
     let shards = world.shards();
     let steps = *world.random().pick(&[1, 3, 30]);
-    if world.random().chance(30) {
+    if world.random().chance(40) {
         world.node.links.capacity = 1;
+        for _ in 0..world.random().below(30) {
+            let shard = world.random().below(shards);
+            world.outside_publishes(shard);
+        }
     }
     for shard in 0..shards {
         some_steps(world, steps);

@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use super::positions::Positions;
+
 /// What the publisher was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
@@ -31,6 +33,8 @@ pub struct Stream {
     publications: BTreeMap<u64, Publication>,
     after: BTreeMap<u64, u64>,
     before: BTreeMap<u64, u64>,
+    /// Where the channel has a history.
+    pub positions: Positions,
 }
 
 impl Stream {
@@ -73,6 +77,10 @@ impl Stream {
         assert_ne!(publication.fate, Fate::Refused, "publication {id} was refused and delivered");
         publication.seen = true;
         publication
+    }
+
+    pub fn publisher(&self, id: u64) -> usize {
+        self.publications[&id].publisher
     }
 
     /// Publications that everybody must get who subscribed before `since`, and has.

@@ -2,7 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::stream::Stream;
+use super::{members::Members, positions::Position, stream::Stream};
+
+/// What a subscription is promised.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Promise {
+    /// Everything: its channel keeps nothing, and a link that is full refuses publications.
+    Everything,
+    /// Everything from behind this place of the stream on, which moves with what it sees; or to be
+    /// told that something is missing.
+    From(Position),
+    /// What comes through; a link that is full leaves publications out, and counts them.
+    WhatComes,
+}
 
 /// One subscription from its client's side.
 #[derive(Debug)]
@@ -10,33 +22,82 @@ pub struct Window {
     pub channel: usize,
     subscriber: usize,
     /// When its client asked for it: what was over by then is not for it.
-    asked_at: u64,
-    opened_at: u64,
+    pub asked_at: u64,
+    pub opened_at: u64,
+    pub promise: Promise,
+    /// Who comes and goes, if it asked for that.
+    pub members: Option<Members>,
+    /// The server made it, its client did not ask.
+    pub server_side: bool,
     last: Option<u64>,
+    last_offset: u64,
     seen: BTreeSet<u64>,
     last_of_publisher: BTreeMap<usize, u64>,
 }
 
 impl Window {
-    pub fn new(channel: usize, subscriber: usize, asked_at: u64, opened_at: u64) -> Self {
+    pub fn new(
+        channel: usize,
+        subscriber: usize,
+        asked_at: u64,
+        opened_at: u64,
+        promise: Promise,
+    ) -> Self {
         Self {
             channel,
             subscriber,
             asked_at,
             opened_at,
+            promise,
+            members: None,
+            server_side: false,
             last: None,
+            last_offset: 0,
             seen: BTreeSet::new(),
             last_of_publisher: BTreeMap::new(),
         }
     }
 
-    /// The subscriber saw a publication.
-    pub fn delivered(&mut self, id: u64, stream: &mut Stream) {
-        assert!(self.seen.insert(id), "publication {id} came twice");
-        let publication = stream.delivered(id, self.last.replace(id));
-        let over = publication.was_over(self.subscriber, self.asked_at);
+    /// Where it is in the stream, if it knows.
+    pub fn position(&self) -> Option<&Position> {
+        if let Promise::From(position) = &self.promise { Some(position) } else { None }
+    }
+
+    /// The subscriber saw a publication, with that offset if it has one; whether one was left out
+    /// before it.
+    pub fn delivered(&mut self, id: u64, offset: u64, stream: &mut Stream) -> bool {
+        let last = self.last.replace(id);
+        let last = last.filter(|_| self.promise == Promise::Everything);
+        let over = stream.delivered(id, last).was_over(self.subscriber, self.asked_at);
         assert!(!over, "publication {id} was over before {self:?} was asked for");
-        let publisher = publication.publisher;
+        let last_offset = std::mem::replace(&mut self.last_offset, offset);
+        match &mut self.promise {
+            Promise::Everything => assert_eq!(offset, 0, "an offset in a channel without history"),
+            Promise::From(position) => {
+                assert_eq!(offset, position.offset + 1, "{id} came behind {position:?}");
+                position.offset = offset;
+                stream.positions.placed(id, position);
+            }
+            Promise::WhatComes => {
+                assert!(offset == 0 || offset > last_offset, "{offset} behind {last_offset}");
+            }
+        }
+        self.take(id, stream);
+        last_offset != 0 && offset > last_offset + 1
+    }
+
+    /// The subscriber got what it missed, before everything else: a publication of that offset.
+    pub fn recovered(&mut self, id: u64, offset: u64, stream: &mut Stream) {
+        let position = self.position().expect("who recovers has a position");
+        let at = Position { offset, ..position.clone() };
+        stream.delivered(id, None);
+        stream.positions.placed(id, &at);
+        self.take(id, stream);
+    }
+
+    fn take(&mut self, id: u64, stream: &Stream) {
+        assert!(self.seen.insert(id), "publication {id} came twice");
+        let publisher = stream.publisher(id);
         if let Some(last) = self.last_of_publisher.insert(publisher, id) {
             assert!(last < id, "{last} of publisher {publisher} came before {id}");
         }
@@ -44,9 +105,11 @@ impl Window {
 
     /// Nothing is under way any more: a subscriber who is still there must have seen everything
     /// that was sent since its grant and was acknowledged to its publisher, or seen by anybody.
-    pub fn complete(&self, stream: &Stream) {
-        for id in stream.due(self.opened_at) {
-            assert!(self.seen.contains(&id), "publication {id} never came: {self:?}");
-        }
+    /// Whether it has, where it was not promised that.
+    pub fn complete(&self, stream: &Stream) -> bool {
+        let missed = stream.due(self.opened_at).find(|id| !self.seen.contains(id));
+        let Some(id) = missed else { return true };
+        assert_eq!(self.promise, Promise::WhatComes, "publication {id} never came: {self:?}");
+        false
     }
 }

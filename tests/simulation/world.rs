@@ -5,8 +5,9 @@ use std::sync::{Arc, atomic::Ordering};
 use bytes::Bytes;
 use tiderace::{
     close::CloseReason,
-    core::OutsideCall,
-    protocol::{Name, Now, Payload},
+    core::{LinkMessage, OutsideCall},
+    hub::{ConnRef, ReplyTo, ShardId, ToHome},
+    protocol::{Act, Name, Now, Order, Payload},
 };
 
 use super::{
@@ -16,9 +17,11 @@ use super::{
     crowd::{ASKED, Crowd},
     faults::{Mutation, Wrong},
     node::Node,
+    oracle::{self, Will},
     plain::{Handlers, Plain},
     random::Random,
     settings::{self, HOUR_S, Shape, User},
+    wishes::Memory,
 };
 
 /// Everything there is.
@@ -36,6 +39,8 @@ pub struct World {
     pub waited: u64,
     /// Steps for which a shard does nothing.
     paused: Vec<usize>,
+    /// What backends want of connections, on its way to their shards.
+    orders: Vec<(ShardId, ConnRef, Arc<Order>)>,
 }
 
 impl World {
@@ -55,9 +60,13 @@ impl World {
         let handlers = Arc::default();
         let process = settings::process(shape, &mut random, now, &handlers);
         let calm = random.chance(70);
+        let mut crowd = Crowd::new(channels, calm, shape.features);
+        let roomy = shape.queue_bytes_max >= 1 << 20;
+        crowd.oracle.recovered_max = if roomy { settings::RECOVERED_MAX as u64 } else { 0 };
         Self {
             node: Node::new(process, now, link_capacity, mutation, random),
-            crowd: Crowd::new(channels, calm),
+            crowd,
+            orders: Vec::new(),
             handlers,
             users: settings::users(),
             files_max,
@@ -87,7 +96,9 @@ impl World {
             89..=93 => self.somebody_comes_or_goes(),
             94..=95 => self.time_passes(),
             96 => self.paused[shard] = self.random().pause(),
-            97 => self.outside_addresses(),
+            97 if self.random().chance(50) => self.outside_addresses(),
+            97 => self.backend_wants(),
+            98 => self.an_order_arrives(),
             _ => self.outside_publishes(shard),
         }
     }
@@ -167,9 +178,16 @@ impl World {
         let peer: Box<dyn Peer> = match node.random.below(10) {
             0..=5 => {
                 let user = node.random.pick(self.users);
-                Box::new(Centrifuge::new(number, channels, &user.name, &user.token))
+                let memories = &mut crowd.memories;
+                let again = !memories.is_empty() && node.random.chance(80);
+                let memory = if again {
+                    memories.swap_remove(node.random.below(memories.len()))
+                } else {
+                    Memory::new()
+                };
+                Box::new(Centrifuge::new(number, channels, crowd.features, user, memory))
             }
-            6..=7 => Box::new(Plain::new(number, channels)),
+            6..=7 => Box::new(Plain::new(number, channels, crowd.features)),
             _ => Box::new(Backend::new(number, channels)),
         };
         let reader = Default::default();
@@ -218,7 +236,8 @@ impl World {
         }
     }
 
-    fn outside_publishes(&mut self, shard: usize) {
+    /// A thread that is no shard publishes.
+    pub fn outside_publishes(&mut self, shard: usize) {
         let Self { node, crowd, .. } = self;
         let channel = node.random.below(crowd.channels.len());
         let publisher = usize::MAX - shard;
@@ -250,10 +269,51 @@ impl World {
         node.cores[usize::from(connection.shard())].outside(node.now, 0, call);
     }
 
+    /// A backend wants something of all connections of a user: it is told which there are, and their
+    /// shards hear of it one by one.
+    fn backend_wants(&mut self) {
+        let Self { node, crowd, users, .. } = self;
+        let user = &node.random.pick(&users[1..]).name;
+        let channel = node.random.below(crowd.channels.len());
+        let name = Name::from(crowd.channels[channel].as_str());
+        let (will, act) = match node.random.below(8) {
+            0..=1 => (Will::Disconnect, Act::Disconnect { code: 3503, reason: "asked".to_owned() }),
+            2..=4 => (Will::Unsubscribe(channel), Act::Unsubscribe { channel: name }),
+            5..=6 => {
+                let (terms, recover) = (Box::default(), None);
+                (Will::Subscribe(channel), Act::Subscribe { channel: name, terms, recover })
+            }
+            _ => {
+                let act = Act::Refresh { expired: false, expire_at_unix_s: 0, info: None };
+                (Will::Refresh, act)
+            }
+        };
+        let order = Order { client: None, session: None, except: Vec::new(), act };
+        let order = Arc::new(order);
+        let known = node.cores[node.home(user)].home().connections_of(user);
+        self.orders.extend(known.iter().map(|(shard, conn)| (*shard, *conn, Arc::clone(&order))));
+        let at = crowd.oracle.tick();
+        crowd.oracle.orders.push(oracle::Order { user: user.clone(), will, at });
+    }
+
+    fn an_order_arrives(&mut self) {
+        if self.orders.is_empty() {
+            return;
+        }
+        let Self { node, orders, .. } = self;
+        let (shard, conn, order) = orders.swap_remove(node.random.below(orders.len()));
+        let from = node.random.below(node.shards()) as ShardId;
+        let order = ToHome::Order { conn, order, reply: ReplyTo::Nobody };
+        node.cores[usize::from(shard)].link(node.now, from, LinkMessage::ToHome(order));
+    }
+
     /// Everybody reads again, nobody begins anything, until nothing moves.
     pub fn settle(&mut self) {
         for kernel in &mut self.node.kernels {
             kernel.sockets.values_mut().for_each(|socket| socket.stalled = false);
+        }
+        while !self.orders.is_empty() {
+            self.an_order_arrives();
         }
         self.rest();
     }
@@ -283,6 +343,13 @@ impl World {
             assert!(sockets.is_empty(), "shard {shard} has {} sockets", sockets.len());
         }
         assert_eq!(settings::connections(&self.node.process), 0);
+        // What was published outlives everybody, but not for ever.
+        self.node.now.monotonic_ms += 4_000_000;
+        self.rest();
+        for core in &self.node.cores {
+            let left = core.home().histories();
+            assert_eq!((left.streams, left.entries, left.bytes), (0, 0, 0), "{left:?}");
+        }
         let alive = self.handlers.alive.load(Ordering::Relaxed);
         assert_eq!(alive, 0, "handlers not told of their end");
     }

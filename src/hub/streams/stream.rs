@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     channels::RecoveryMode,
+    mutations::{self, Mutation},
     protocol::{ErrorCode, Name},
 };
 
@@ -180,7 +181,9 @@ impl Stream {
 
     /// Lets the oldest entry go.
     pub(super) fn drop_oldest(&mut self) {
-        if let Some(entry) = self.entries.pop_front() {
+        let newest = mutations::is_on(Mutation::EvictsNewest);
+        let entry = if newest { self.entries.pop_back() } else { self.entries.pop_front() };
+        if let Some(entry) = entry {
             self.entries_bytes -= self.entry_bytes(&entry);
         }
         if self.entries.is_empty() {
