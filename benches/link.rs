@@ -163,6 +163,7 @@ fn empty_publication() -> Published {
         position: None,
         frames: [None, None],
         epoch: None,
+        payload: tiderace::protocol::Payload::Json,
         key: None,
     }
 }

@@ -37,11 +37,6 @@ impl Frame {
         self.bytes.slice(from + range.start..from + range.end)
     }
 
-    /// Whether the payload is bytes rather than text.
-    pub fn is_binary(&self) -> bool {
-        self.bytes[self.start] & 0x0f == Opcode::Binary as u8
-    }
-
     /// The publication as one WebSocket frame.
     pub fn wire(&self) -> &[u8] {
         &self.bytes[self.start..]

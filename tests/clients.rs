@@ -47,7 +47,8 @@ fn configured() -> (Server, PathBuf) {
         "shards = 2\n[client]\nallow_anonymous_connect_without_token = true\n\
          [client.token]\nhmac_secret_key = \"{SECRET}\"\n\
          [channel.without_namespace]\nallow_subscribe_for_client = true\n\
-         allow_publish_for_subscriber = true\n[http_api]\nkey = \"k\"\n"
+         allow_publish_for_subscriber = true\n[http_api]\nkey = \"k\"\n\
+         [sse]\nenabled = true\n[http_stream]\nenabled = true\n"
     );
     fs::write(&path, text).expect("the directory of the tests is there");
     let name = path.to_str().expect("UTF-8");
@@ -198,7 +199,10 @@ fn a_bare_event_source_needs_no_library() {
     drop((server, source));
 
     // Who is refused does not come back.
-    let anonymous = [("TIDERACE_CLIENT_ALLOW_ANONYMOUS_CONNECT_WITHOUT_TOKEN", "true")];
+    let anonymous = [
+        ("TIDERACE_CLIENT_ALLOW_ANONYMOUS_CONNECT_WITHOUT_TOKEN", "true"),
+        ("TIDERACE_EVENTS_ENABLED", "true"),
+    ];
     let server = Server::start(&["--shards", "2"], &anonymous);
     let url = format!("http://{}/events/room", server.address);
     let source = Running::run(node("events.mjs", &[&url]));

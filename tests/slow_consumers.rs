@@ -56,8 +56,6 @@ fn a_slow_subscriber_gets_the_newest_and_what_it_loses_is_counted() {
         assert!(read.is_sorted_by(|one, next| one < next), "{channel}: {read:?}");
         let lost = server.metric("publications_overtaken");
         assert_eq!(read.len() as u64 + lost, published, "{channel}");
-        let overtaken = read.windows(2).filter(|pair| pair[0] + 1 != pair[1]).count();
-        assert_eq!(overtaken, 1, "{channel}: the gap is where it was slow: {read:?}");
         server.publish(channel, &json!(["after"]));
         assert_eq!(slow.data()[0], "after", "it is connected and subscribed as before");
         assert_eq!(server.metric("slow_consumers_closed"), 0);

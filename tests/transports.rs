@@ -27,6 +27,12 @@ fn strict(environment: &[(&str, &str)]) -> Server {
         ("TIDERACE_CLIENT_TOKEN_HMAC_SECRET_KEY", SECRET),
         ("TIDERACE_CLIENT_ALLOW_ANONYMOUS_CONNECT_WITHOUT_TOKEN", "true"),
         ("TIDERACE_CHANNEL_WITHOUT_NAMESPACE_ALLOW_SUBSCRIBE_FOR_CLIENT", "true"),
+        ("TIDERACE_SSE_ENABLED", "true"),
+        ("TIDERACE_HTTP_STREAM_ENABLED", "true"),
+        ("TIDERACE_UNI_WEBSOCKET_ENABLED", "true"),
+        ("TIDERACE_UNI_SSE_ENABLED", "true"),
+        ("TIDERACE_UNI_HTTP_STREAM_ENABLED", "true"),
+        ("TIDERACE_EVENTS_ENABLED", "true"),
     ]
     .into_iter()
     .chain(environment.iter().copied())
@@ -157,6 +163,7 @@ fn unidirectional_clients_get_bare_pushes() {
         assert_eq!(connect["client"].as_str().map(str::len), Some(36), "{connect}");
         assert!(connect["session"].is_string() && connect["version"].is_string(), "{connect}");
         assert!(connect["pong"].is_null(), "nobody answers pings: {connect}");
+        assert_eq!(connect["subs"], json!({"a": {}, "b": {}}));
         streams.push(stream);
     }
     let mut raw = Raw::open_at(server.address, "/connection/uni_websocket");
@@ -201,8 +208,10 @@ fn unidirectional_clients_that_may_not_connect_are_told_why() {
         malformed.send(connect_request(transport, "[]").as_bytes());
         assert_eq!(malformed.response().status, 400, "{transport}");
         // What the anonymous user may not have is left out.
-        let (_anonymous, _) = uni(&server, transport, &json!({"subs": {"c": {}}}));
-        let (mut stream, _) = uni(&server, transport, &wanted);
+        let (_anonymous, connect) = uni(&server, transport, &json!({"subs": {"c": {}}}));
+        assert!(connect["subs"].is_null(), "{connect}");
+        let (mut stream, connect) = uni(&server, transport, &wanted);
+        assert_eq!(connect["subs"], json!({"c": {}}));
         await_subscriptions(&server, 1);
         server.publish("c", &json!(1));
         assert_eq!(stream.json(), Some(publication("c", &json!(1))));
@@ -385,6 +394,90 @@ fn a_channel_is_an_event_stream_for_any_client() {
     }
     let head = Connection::open(server.address).request("HEAD", "/events/c", "", "");
     assert_eq!((head.status, head.header("allow")), (405, Some("GET, OPTIONS")));
+}
+
+#[test]
+fn an_event_stream_goes_on_where_its_client_was() {
+    let environment = [
+        QUIET,
+        ("TIDERACE_CHANNEL_WITHOUT_NAMESPACE_HISTORY_SIZE", "5"),
+        ("TIDERACE_CHANNEL_WITHOUT_NAMESPACE_HISTORY_TTL", "10m"),
+    ];
+    let server = Server::dev(&environment);
+    let publish = |n: u64| {
+        let answer = server.api("publish", &json!({"channel": "c", "data": n}));
+        assert!(answer["result"].is_object(), "{answer}");
+    };
+    let mut stream = events(&server, "/events/c");
+    let at = stream.position();
+    let (epoch, offset) = at.rsplit_once(':').expect("an epoch and an offset");
+    assert_eq!(offset, "0", "where it begins is known before anything is published");
+    let event = |n: u64| {
+        let (id, data) = (Some(format!("{epoch}:{n}")), n.to_string());
+        Some(Event { id, name: None, data })
+    };
+    publish(1);
+    publish(2);
+    assert_eq!((stream.next(), stream.next()), (event(1), event(2)));
+    drop(stream);
+    publish(3);
+    publish(4);
+    let header = format!("Last-Event-ID: {epoch}:2\r\n");
+    let mut returned = Stream::open(server.address, &request("GET", "/events/c", &header, ""));
+    let mut by_parameter = events(&server, &format!("/events/c?last_event_id={epoch}:2"));
+    assert_eq!(by_parameter.next(), event(3));
+    publish(5);
+    let heard: Vec<_> = (0..3).map(|_| returned.next()).collect();
+    assert_eq!(heard, [event(3), event(4), event(5)], "nothing missing, nothing twice");
+    let mut late = events(&server, "/events/c");
+    assert_eq!(late.position(), format!("{epoch}:5"), "who asks for nothing gets what comes");
+    (6..=9).for_each(publish);
+    // The history has 5 to 9: what is behind that is said to be missing, and the stream goes on.
+    for lost in [format!("{epoch}:2"), "another:9".to_owned()] {
+        let mut stream = events(&server, &format!("/events/c?last_event_id={lost}"));
+        let missed = stream.next().expect("an event");
+        assert_eq!(missed.name.as_deref(), Some("unrecovered"), "{missed:?}");
+        assert_eq!(stream.position(), format!("{epoch}:9"));
+    }
+    assert_eq!(late.next(), event(6));
+}
+
+#[test]
+fn an_event_stream_is_about_its_channel_alone() {
+    let personal = [
+        ("TIDERACE_CLIENT_SUBSCRIBE_TO_USER_PERSONAL_CHANNEL_ENABLED", "true"),
+        ("TIDERACE_CHANNEL_WITHOUT_NAMESPACE_ALLOW_USER_LIMITED_CHANNELS", "true"),
+    ];
+    let server = strict(&personal);
+    let token = sign_connection(SECRET, "42", None, None);
+    let mut stream = events(&server, &format!("/events/c?token={token}"));
+    let (mut all, connect) = uni(&server, "uni_sse", &json!({"token": token}));
+    assert_eq!(connect["subs"], json!({"#42": {}}));
+    server.publish("#42", &json!("personal"));
+    server.publish("c", &json!("of the channel"));
+    assert_eq!(all.json(), Some(publication("#42", &json!("personal"))));
+    assert_eq!(stream.next().map(|event| event.data).as_deref(), Some("\"of the channel\""));
+}
+
+#[test]
+fn who_comes_and_goes_is_a_bare_push_too() {
+    let environment = [
+        QUIET,
+        ("TIDERACE_CHANNEL_WITHOUT_NAMESPACE_JOIN_LEAVE", "true"),
+        ("TIDERACE_CHANNEL_WITHOUT_NAMESPACE_FORCE_PUSH_JOIN_LEAVE", "true"),
+    ];
+    let server = Server::dev(&environment);
+    let wanted = json!({"subs": {"c": {}}});
+    let (mut first, connect) = uni(&server, "uni_http_stream", &wanted);
+    let seen = |push: &Value, kind: &str| {
+        assert_eq!(push["channel"], "c", "{push}");
+        push[kind]["info"]["client"].clone()
+    };
+    assert_eq!(seen(&first.json().unwrap(), "join"), connect["client"]);
+    let (second, connect) = uni(&server, "uni_sse", &wanted);
+    assert_eq!(seen(&first.json().unwrap(), "join"), connect["client"]);
+    drop(second);
+    assert_eq!(seen(&first.json().unwrap(), "leave"), connect["client"]);
 }
 
 #[test]

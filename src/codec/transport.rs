@@ -124,21 +124,12 @@ impl Transport {
     }
 
     /// Adds a payload to a run of events, with its position in the stream, if it has one:
-    /// `id: epoch:offset`. Bytes that are no text are sent in base64.
-    pub fn put_event(
-        run: &mut Vec<u8>,
-        position: Option<(&str, u64)>,
-        payload: &[u8],
-        binary: bool,
-    ) {
+    /// `id: epoch:offset`.
+    pub fn put_event(run: &mut Vec<u8>, position: Option<(&str, u64)>, payload: &[u8]) {
         if let Some((epoch, offset)) = position {
             run.extend_from_slice(format!("id: {epoch}:{offset}\n").as_bytes());
         }
-        if binary {
-            sse::put_data(run, data_encoding::BASE64.encode(payload).as_bytes());
-        } else {
-            sse::put_data(run, payload);
-        }
+        sse::put_data(run, payload);
     }
 
     /// Ends a run; returns the index at which it starts.
@@ -227,7 +218,7 @@ mod tests {
     fn payloads_are_events_of_their_lines_behind_their_position() {
         let event = |position, payload: &[u8]| {
             let mut run = Transport::Events.begin(0);
-            Transport::put_event(&mut run, position, payload, payload[0] == 0xff);
+            Transport::put_event(&mut run, position, payload);
             let from = Transport::Events.finish(&mut run);
             String::from_utf8(run.split_off(from)).unwrap()
         };
@@ -235,7 +226,6 @@ mod tests {
         assert_eq!(event(Some(("e", 7)), b"1"), chunk("id: e:7\ndata: 1\n\n"));
         assert_eq!(event(None, b"a\nb\r\nc"), chunk("data: a\ndata: b\ndata: c\n\n"));
         assert_eq!(event(None, b"a\rb"), chunk("data: a\ndata: b\n\n"), "no line begins inside");
-        assert_eq!(event(None, &[0xff, 0]), chunk("data: /wA=\n\n"));
         assert_eq!(written(Transport::Events, b"{}"), sse::COMMENT);
     }
 }

@@ -1,4 +1,4 @@
-//! Where the transports beside the bidirectional WebSocket are, and what a request asks of them.
+//! Where the transports are, and what a request asks of those beside WebSocket.
 //!
 //! Pages of other origins may use them as `allowed_origins` says (Fetch standard, section 3.2): what
 //! they may not use they are refused, not merely kept from reading.
@@ -20,19 +20,15 @@ use crate::{
 pub struct Endpoint {
     /// The exact path; of events, what stands before the channel.
     pub path: String,
-    /// Bytes of one request body.
+    /// Bytes of one request body, or of one WebSocket message.
     pub body_bytes_max: usize,
 }
 
-impl Endpoint {
-    fn new(path: &str) -> Self {
-        Self { path: path.to_owned(), body_bytes_max: 65_536 }
-    }
-}
-
-/// The endpoints beside the bidirectional WebSocket; `None` where there is none.
+/// The endpoints of all transports; `None` where there is none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Endpoints {
+    /// Bidirectional WebSocket.
+    pub websocket: Option<Endpoint>,
     /// Bidirectional server-sent events.
     pub sse: Option<Endpoint>,
     /// Bidirectional HTTP streaming.
@@ -50,17 +46,18 @@ pub struct Endpoints {
 }
 
 impl Endpoints {
-    /// All of them, where Centrifugo has them by default.
-    pub fn all() -> Self {
-        Self {
-            sse: Some(Endpoint::new("/connection/sse")),
-            http_stream: Some(Endpoint::new("/connection/http_stream")),
-            emulation: Some(Endpoint::new("/emulation")),
-            uni_websocket: Some(Endpoint::new("/connection/uni_websocket")),
-            uni_sse: Some(Endpoint::new("/connection/uni_sse")),
-            uni_http_stream: Some(Endpoint::new("/connection/uni_http_stream")),
-            events: Some(Endpoint::new("/events/")),
-        }
+    /// The WebSocket endpoint at a path, and whether it is unidirectional.
+    pub(super) fn websocket_at(&self, path: &str) -> Option<bool> {
+        let is_it = |endpoint: &Option<Endpoint>| {
+            endpoint.as_ref().is_some_and(|endpoint| endpoint.path == path)
+        };
+        (is_it(&self.websocket) || is_it(&self.uni_websocket)).then(|| !is_it(&self.websocket))
+    }
+
+    /// Bytes of one message of a WebSocket client.
+    pub(super) fn message_bytes_max(&self, unidirectional: bool) -> usize {
+        let endpoint = if unidirectional { &self.uni_websocket } else { &self.websocket };
+        endpoint.as_ref().map_or(0, |endpoint| endpoint.body_bytes_max)
     }
 
     fn find(&self, path: &str) -> Option<(Kind, &Endpoint)> {
@@ -116,8 +113,11 @@ impl Endpoints {
             Kind::Emulation => emulation(request, endpoint).map(|request| {
                 Asked::Emulate(Emulate { request, headers: cors.clone(), keep_alive })
             }),
-            Kind::Stream(transport) => stream(request, endpoint, transport)
-                .map(|text| Asked::Open(Open { transport, text, headers: cors.clone() })),
+            Kind::Stream(transport) => {
+                stream(request, endpoint, transport).map(|(text, channel)| {
+                    Asked::Open(Open { transport, text, channel, headers: cors.clone() })
+                })
+            }
         };
         Some(asked.unwrap_or_else(|refusal| refused(refusal, cors)))
     }
@@ -154,6 +154,8 @@ pub(super) struct Open {
     pub(super) transport: Transport,
     /// What its client says: commands, or the connect request.
     pub(super) text: String,
+    /// What it is about, if that is one channel.
+    pub(super) channel: Option<String>,
     pub(super) headers: Headers,
 }
 
@@ -216,12 +218,12 @@ fn emulation(request: &Request<'_>, endpoint: &Endpoint) -> Result<EmulationRequ
     EmulationRequest::parse(body.as_bytes()).map_err(|message| bad(&message))
 }
 
-/// What the client of a stream says with its request.
+/// What the client of a stream says with its request, and the one channel that it is about.
 fn stream(
     request: &Request<'_>,
     endpoint: &Endpoint,
     transport: Transport,
-) -> Result<String, Refusal> {
+) -> Result<(String, Option<String>), Refusal> {
     let methods = Kind::Stream(transport).methods();
     let allowed = methods.split(", ").any(|method| method == request.method);
     if !allowed {
@@ -246,13 +248,16 @@ fn stream(
             "the connect request is not an object of token, data, name, version, subs",
         ));
     }
-    Ok(text)
+    Ok((text, None))
 }
 
 /// The connect request of who asked for a channel by its path, with the parameter `token` or
 /// `Authorization: Bearer`. A bare `EventSource` that comes back says where it was by itself
 /// (HTML Living Standard, section 9.2.4); what comes back as a page does, by `last_event_id`.
-fn of_channel(request: &Request<'_>, endpoint: &Endpoint) -> Result<String, Refusal> {
+fn of_channel(
+    request: &Request<'_>,
+    endpoint: &Endpoint,
+) -> Result<(String, Option<String>), Refusal> {
     let channel = &request.path[endpoint.path.len()..];
     let channel = decode(channel).ok_or_else(|| bad("the channel is not percent-encoded UTF-8"))?;
     let given = parameter(request.query, "token").map_err(bad)?;
@@ -273,7 +278,8 @@ fn of_channel(request: &Request<'_>, endpoint: &Endpoint) -> Result<String, Refu
             json!({ "recoverable": true, "recover": true, "epoch": epoch, "offset": offset })
         }
     };
-    Ok(json!({ "token": token, "subs": { channel: subscription } }).to_string())
+    let text = json!({ "token": token, "subs": { &channel: subscription } }).to_string();
+    Ok((text, Some(channel)))
 }
 
 /// The position that an event's id names. An id that is not ours is nothing to recover from: its
@@ -288,6 +294,20 @@ mod tests {
     use super::*;
     use crate::codec::http::{Event, Limits, Reader};
 
+    fn endpoints() -> Endpoints {
+        let at = |path: &str| Some(Endpoint { path: path.to_owned(), body_bytes_max: 65_536 });
+        Endpoints {
+            websocket: at("/connection/websocket"),
+            sse: at("/connection/sse"),
+            http_stream: at("/connection/http_stream"),
+            emulation: at("/emulation"),
+            uni_websocket: at("/connection/uni_websocket"),
+            uni_sse: at("/connection/uni_sse"),
+            uni_http_stream: at("/connection/uni_http_stream"),
+            events: at("/events/"),
+        }
+    }
+
     /// What an endpoint makes of a request, in short.
     fn asked(request: &str) -> Option<String> {
         let mut bytes = request.replace('\n', "\r\n").into_bytes();
@@ -301,7 +321,7 @@ mod tests {
         let text = |headers: &Headers| -> String {
             headers.iter().map(|(name, value)| format!(" {name}={value}")).collect()
         };
-        Some(match Endpoints::all().asked(&request, &allowed)? {
+        Some(match endpoints().asked(&request, &allowed)? {
             Asked::Open(open) => {
                 format!("{} {}{}", open.transport.name(), open.text, text(&open.headers))
             }
@@ -334,6 +354,9 @@ mod tests {
         assert_eq!(post("/emulation", r#"{"data":{}}"#).as_deref(), Some("400"));
         assert_eq!(post("/emulation", &" ".repeat(65_537)).as_deref(), Some("413"));
         assert_eq!(get("/connection/websocket"), None);
+        let websockets = ["/connection/websocket", "/connection/uni_websocket", "/"];
+        let found = websockets.map(|path| endpoints().websocket_at(path));
+        assert_eq!(found, [Some(false), Some(true), None]);
         assert_eq!(get("/connection/sse/"), None);
     }
 

@@ -240,12 +240,7 @@ impl super::Settings {
         let watch = self.watch.as_ref().and_then(|watch| watch.asked(request));
         match handler {
             Some(route) => self.upgrade(request, |response| Route::Handler { response, route }),
-            None if path == "/connection/websocket" => {
-                let unidirectional = false;
-                self.upgrade(request, |response| Route::Centrifuge { response, unidirectional })
-            }
-            None if self.endpoints.uni_websocket.as_ref().is_some_and(|e| e.path == path) => {
-                let unidirectional = true;
+            None if let Some(unidirectional) = self.endpoints.websocket_at(path) => {
                 self.upgrade(request, |response| Route::Centrifuge { response, unidirectional })
             }
             None if let Some(asked) = self.endpoints.asked(request, &self.allowed_origins) => {

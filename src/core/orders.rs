@@ -8,7 +8,7 @@ use crate::{
     hub::{
         ChannelPattern, ConnRef, FromHome, HomeAnswer, NO_SUBSCRIPTIONS, Pending, ReplyTo, ShardId,
     },
-    protocol::{Act, Described, ErrorCode, Name, Now, Order, centrifuge::Unsubscribed},
+    protocol::{Act, Answer, Described, ErrorCode, Name, Now, Order, centrifuge::Unsubscribed},
 };
 
 /// Places of the home's table that one turn looks at for a list.
@@ -103,17 +103,12 @@ impl Core {
             ending.extend(self.local.find(first, channel));
         }
         for sub in ending {
-            let (channel, pending) = (self.local.name_of(sub), self.local.pending(sub));
-            self.leave(conn, sub);
-            match pending {
-                // It was not active yet: its command is answered as refused.
-                Some(Pending { command, place }) if place != NO_PLACE => {
-                    let failed = crate::protocol::Answer::Failed(ErrorCode::PERMISSION_DENIED);
-                    self.answer(now, conn, place, command, failed);
-                }
-                _ => self.tell(now, conn, |session, _, _| {
+            let channel = self.local.name_of(sub);
+            // One that was not active yet is refused.
+            if !self.end_pending(now, conn, sub, Answer::Failed(ErrorCode::PERMISSION_DENIED)) {
+                self.tell(now, conn, |session, _, _| {
                     session.unsubscribed(&channel, Unsubscribed::SERVER)
-                }),
+                });
             }
         }
     }

@@ -2,11 +2,10 @@
 
 use super::{Core, Session, streams::events_at_begin};
 use crate::{
-    codec::transport::Transport,
     hub::{ConnRef, HomeAnswer, Pending, Publication, Read, ReplyTo, ToHome},
     limits::COMMANDS_IN_FLIGHT_MAX,
     protocol::{
-        Answer, ErrorCode, Now, Request, centrifuge,
+        Answer, ErrorCode, Now, Request, Subscribed, centrifuge,
         handler::{ConnectionRef, Context},
     },
 };
@@ -62,12 +61,8 @@ impl Core {
             }
             Request::Unsubscribe { .. } => {
                 if let Some(sub) = ending {
-                    let pending = self.local.pending(sub);
-                    self.leave(conn, sub);
                     // Its grant will find nobody: the attempt was active for no publication.
-                    if let Some(Pending { command, place }) = pending {
-                        self.answer(now, conn, place, command, Answer::Subscribed(None));
-                    }
+                    self.end_pending(now, conn, sub, Answer::Subscribed(None));
                 }
                 self.answer(now, conn, place, command, Answer::Unsubscribed);
             }
@@ -148,22 +143,15 @@ impl Core {
         command: u32,
         answer: Answer,
     ) {
-        let connected = matches!(answer, Answer::Connected(_));
-        let named = if connected { self.session_id(conn) } else { String::new() };
         let Some(connection) = self.slots.get(conn).filter(|c| c.is_open()) else { return };
         let transport = connection.session.transport();
         match &mut connection.session {
             Session::Centrifuge { session, .. } | Session::Stream { session, .. } => {
                 let policy = &self.process.settings.policy;
-                let begun = match answer {
-                    Answer::Connected(ref active) if transport == Transport::Events => {
-                        active.first().and_then(|subscribed| subscribed.begin.clone())
-                    }
-                    _ => None,
-                };
                 let text = match answer {
                     Answer::Connected(active) => {
-                        session.connected(now, policy, command, &named, &active)
+                        self.connected(now, conn, place, command, &active);
+                        return;
                     }
                     Answer::Failed(error) if session.is_unidirectional() => {
                         self.close(now, conn, centrifuge::disconnect_of(error));
@@ -171,23 +159,10 @@ impl Core {
                     }
                     answer => session.answered(now, policy, command, answer),
                 };
-                let mut framed = Vec::with_capacity(text.len() + 16);
-                if !text.is_empty() {
-                    transport.write(&mut framed, &text);
-                }
-                if connected {
-                    connection.connected = true;
-                    self.clients += 1;
-                    self.anonymous_clients += u64::from(!connection.registered);
-                }
                 self.wheel.set(conn.slot, session.deadline_ms());
-                if connected && transport == Transport::Events {
-                    framed = events_at_begin(begun.as_ref());
-                }
+                let mut framed = Vec::with_capacity(text.len() + 16);
+                transport.write(&mut framed, &text);
                 self.fill(conn, place, framed);
-                if connected {
-                    self.begin_stream(conn);
-                }
             }
             Session::Handler { .. } if self.telling_handler => {
                 self.handler_answers.push_back((conn, command, answer));
@@ -195,6 +170,40 @@ impl Core {
             Session::Handler { .. } => self.tell_handler(now, conn, command, answer),
             Session::Http(_) | Session::Watch(_) | Session::Closing { .. } | Session::None => {}
         }
+    }
+
+    /// The connect command is answered: the client is there, and in these channels.
+    fn connected(
+        &mut self,
+        now: Now,
+        conn: ConnRef,
+        place: u32,
+        command: u32,
+        active: &[Subscribed],
+    ) {
+        let id = self.session_id(conn);
+        let connection = self.slots.at(conn.slot);
+        let transport = connection.session.transport();
+        let Some(session) = connection.session.centrifuge() else { return };
+        let policy = &self.process.settings.policy;
+        let text = session.connected(now, policy, command, &id, active);
+        self.wheel.set(conn.slot, session.deadline_ms());
+        connection.connected = true;
+        self.clients += 1;
+        self.anonymous_clients += u64::from(!connection.registered);
+        let answer = match connection.session.take_head() {
+            Some(mut head) => {
+                let begin = active.first().and_then(|subscribed| subscribed.begin.as_ref());
+                head.extend_from_slice(&events_at_begin(begin));
+                head
+            }
+            None => {
+                let mut framed = Vec::with_capacity(text.len() + 16);
+                transport.write(&mut framed, &text);
+                framed
+            }
+        };
+        self.fill(conn, place, answer);
     }
 
     /// Tells a handler what became of its request, at the place in the connection's order where that
@@ -218,6 +227,13 @@ impl Core {
             self.tell_handler(now, conn, command, answer);
             self.settle(now);
         }
+    }
+
+    /// Queues a message of a session, as its transport carries it.
+    pub(super) fn queue_message(&mut self, conn: ConnRef, text: &[u8]) {
+        let Some(connection) = self.slots.get(conn) else { return };
+        let transport = connection.session.transport();
+        self.queue(conn, |out| transport.write(out, text));
     }
 
     /// Queues bytes of this connection alone, or closes it if too many wait already.

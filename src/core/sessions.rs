@@ -76,7 +76,9 @@ impl Core {
             Session::Watch(_) | Session::Stream { .. } if input.is_empty() => Step::Starved,
             Session::Watch(_) | Session::Stream { .. } => Step::Unexpected,
             Session::Closing { .. } | Session::None => Step::Starved,
-            Session::Centrifuge { reader, session } => match reader.feed(input, max) {
+            Session::Centrifuge { reader, session } => match reader
+                .feed(input, settings.endpoints.message_bytes_max(session.is_unidirectional()))
+            {
                 Ok(Some(Message::Text(text))) => {
                     heard(session, now, &settings.policy, text, effects);
                     Step::Handled
@@ -106,11 +108,7 @@ impl Core {
     pub(super) fn run(&mut self, now: Now, conn: ConnRef, effects: &mut Vec<Effect>) {
         for effect in effects.drain(..) {
             match effect {
-                Effect::Reply(text) => {
-                    let Some(connection) = self.slots.get(conn) else { return };
-                    let transport = connection.session.transport();
-                    self.queue(conn, |out| transport.write(out, &text));
-                }
+                Effect::Reply(text) => self.queue_message(conn, &text),
                 Effect::Binary(bytes) => {
                     self.queue(conn, |out| write_frame(out, Opcode::Binary, &bytes));
                 }

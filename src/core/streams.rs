@@ -34,10 +34,9 @@ pub(super) struct Stream {
     head: Option<Box<Head>>,
 }
 
-/// The beginning of a response whose status is not known yet.
+/// The beginning of a response whose status is not known yet: it takes the place of the answer to
+/// the connect request.
 struct Head {
-    /// Its place in the queue.
-    place: u32,
     /// How the stream begins, if there is one.
     begin: Vec<u8>,
     /// What an answer without a stream says to pages of other origins.
@@ -58,8 +57,18 @@ impl Emulated {
     }
 }
 
+impl Session {
+    /// How the response begins, where that was left open; it is not open any more.
+    pub(super) fn take_head(&mut self) -> Option<Vec<u8>> {
+        match self {
+            Self::Stream { stream, .. } => Some(stream.head.take()?.begin),
+            _ => None,
+        }
+    }
+}
+
 impl Connection {
-    /// What the peer is told at the end, behind all else.
+    /// What the peer is told at the end, behind all else; `text` is the reason.
     pub(super) fn farewell(&mut self, told: CloseReason, text: &str) -> Option<Vec<u8>> {
         let transport = self.session.transport();
         let mut out = Vec::new();
@@ -75,9 +84,7 @@ impl Connection {
             Session::Handler { .. } => write_close(&mut out, told.code, text),
             Session::Stream { stream, .. } => {
                 if let Some(head) = stream.head.take() {
-                    let Head { place, headers, .. } = *head;
-                    self.writer.fill(place, refusal(told, &headers));
-                    return Some(out);
+                    return Some(refusal(told, text, &head.headers));
                 }
                 match transport {
                     Transport::Events if is_told => {
@@ -98,7 +105,7 @@ impl Connection {
 }
 
 /// The answer in place of a stream that will not be.
-fn refusal(told: CloseReason, headers: &Headers) -> Vec<u8> {
+fn refusal(told: CloseReason, text: &str, headers: &Headers) -> Vec<u8> {
     let status = match told {
         close::INVALID_TOKEN | close::CONNECTION_EXPIRED => 401,
         close::PERMISSION_DENIED => 403,
@@ -108,7 +115,7 @@ fn refusal(told: CloseReason, headers: &Headers) -> Vec<u8> {
         _ => 503,
     };
     let mut out = Vec::new();
-    let body = error_response(status, told.reason);
+    let body = error_response(status, text);
     http::write_response(&mut out, status, JSON, &borrowed(headers), &body, false);
     out
 }
@@ -139,9 +146,13 @@ fn begin(transport: Transport, headers: &Headers, spread: u32) -> Vec<u8> {
 impl Core {
     /// Begins a stream, or refuses it.
     pub(super) fn open_stream(&mut self, now: Now, conn: ConnRef, open: Open) {
-        let Open { transport, text, headers } = open;
-        if self.drain.has_begun() {
-            let body = error_response(503, "the server shuts down");
+        let Open { transport, text, channel, headers } = open;
+        // A stream behind an answer that is not there yet would hold it up at its own end.
+        let behind = self.slots.at(conn.slot).writer.unfilled() > 0;
+        if behind || self.drain.has_begun() {
+            let message =
+                if behind { "requests wait for their answers" } else { "the server shuts down" };
+            let body = error_response(503, message);
             let (head, keep_alive) = (false, false);
             self.answer_request(now, conn, Answer { status: 503, headers, body, head, keep_alive });
             return;
@@ -161,11 +172,9 @@ impl Core {
         }
         self.wheel.set(conn.slot, session.deadline_ms());
         let begin = begin(transport, &headers, spread);
-        let connection = self.slots.at(conn.slot);
-        let head = if transport == Transport::Events {
-            deny_unsubscribed(&mut effects);
-            let place = connection.writer.reserve();
-            Some(Box::new(Head { place, begin, headers }))
+        let head = if let Some(channel) = channel {
+            only_channel(&mut effects, &channel);
+            Some(Box::new(Head { begin, headers }))
         } else {
             self.queue(conn, |out| out.extend_from_slice(&begin));
             None
@@ -173,16 +182,6 @@ impl Core {
         let stream = Box::new(Stream { transport, secret, head });
         self.slots.at(conn.slot).session = Session::Stream { stream, session };
         self.run(now, conn, &mut effects);
-    }
-
-    /// The subscription that a stream is about is active: the stream begins.
-    pub(super) fn begin_stream(&mut self, conn: ConnRef) {
-        let Some(connection) = self.slots.get(conn) else { return };
-        let Session::Stream { stream, .. } = &mut connection.session else { return };
-        if let Some(head) = stream.head.take() {
-            let Head { place, begin, .. } = *head;
-            self.fill(conn, place, begin);
-        }
     }
 
     /// Answers a request whose answer is known, in its order.
@@ -264,6 +263,19 @@ impl Core {
     }
 }
 
+/// A stream is about one channel, whatever else its client may be in by itself; who may not be in
+/// that one is refused.
+fn only_channel(effects: &mut Vec<Effect>, channel: &str) {
+    for effect in effects {
+        if let Effect::Request { request: Request::Connect { subscriptions, .. }, .. } = effect {
+            subscriptions.retain(|(name, _)| **name == *channel);
+            if subscriptions.is_empty() {
+                *effect = Effect::Close(close::PERMISSION_DENIED);
+            }
+        }
+    }
+}
+
 /// What a bare `EventSource` is sent first: where it is, so that it knows when it comes back, and
 /// what it missed; or that it could not be told.
 pub(super) fn events_at_begin(begin: Option<&Begin>) -> Vec<u8> {
@@ -288,7 +300,7 @@ pub(super) fn events_at_begin(begin: Option<&Begin>) -> Vec<u8> {
                 let kept: Kept<'_> =
                     serde_json::from_slice(publication).expect("the home encoded it");
                 let (at, data) = (Some((epoch, kept.offset)), kept.data.get().as_bytes());
-                Transport::put_event(&mut run, at, data, false);
+                Transport::put_event(&mut run, at, data);
             }
         }
         Recovered::Not => run.extend_from_slice(b"event: unrecovered\ndata: {}\n"),
@@ -297,20 +309,6 @@ pub(super) fn events_at_begin(begin: Option<&Begin>) -> Vec<u8> {
     run.extend_from_slice(format!("id: {epoch}:{}\n\n", position.offset).as_bytes());
     chunked::write_chunk(&mut out, run.len(), |out| out.extend_from_slice(&run));
     out
-}
-
-/// A stream is about one channel: who may not subscribe to it is refused.
-fn deny_unsubscribed(effects: &mut Vec<Effect>) {
-    let decided = |effect: &Effect| match effect {
-        Effect::Request { request: Request::Connect { subscriptions, .. }, .. } => {
-            !subscriptions.is_empty()
-        }
-        effect => matches!(effect, Effect::Close(_)),
-    };
-    if !effects.iter().any(decided) {
-        effects.clear();
-        effects.push(Effect::Close(close::PERMISSION_DENIED));
-    }
 }
 
 const JSON: &str = "application/json";

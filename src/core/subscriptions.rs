@@ -292,6 +292,27 @@ impl Core {
         }
     }
 
+    /// Ends a subscription. Who waited for its grant is told `answer`; returns whether somebody did.
+    pub(super) fn end_pending(
+        &mut self,
+        now: Now,
+        conn: ConnRef,
+        sub: u32,
+        answer: Answer,
+    ) -> bool {
+        let pending = self.local.pending(sub);
+        let server_side = self.subscriptions.is_server_side(sub);
+        self.leave(conn, sub);
+        let Some(Pending { command, place }) = pending else { return false };
+        if !server_side {
+            self.answer(now, conn, place, command, answer);
+        } else if self.connects_by(conn, command) {
+            // The connection is connected without it.
+            self.connect_progress(now, conn, None);
+        }
+        true
+    }
+
     /// The home's refusal.
     pub(super) fn refused(&mut self, now: Now, sub: SubRef, error: ErrorCode) {
         let Some(sub) = self.local.granted(sub) else { return };
@@ -380,11 +401,10 @@ impl Core {
         ) -> Vec<u8>,
     ) {
         let Some(connection) = self.slots.get(conn).filter(|c| c.is_open()) else { return };
-        let transport = connection.session.transport();
         let Some(session) = connection.session.centrifuge() else { return };
         let text = say(session, &self.process.settings.policy, now);
         self.wheel.set(conn.slot, session.deadline_ms());
-        self.queue(conn, |out| transport.write(out, &text));
+        self.queue_message(conn, &text);
     }
 
     pub(super) fn leave_all(&mut self, conn: ConnRef) {

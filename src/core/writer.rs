@@ -117,11 +117,8 @@ impl Writer {
         place
     }
 
-    /// Puts an answer into its place; false when the place is gone. An empty one ends the place.
+    /// Puts an answer into its place; false when the place is gone.
     pub(super) fn fill(&mut self, place: u32, answer: Vec<u8>) -> bool {
-        if answer.is_empty() {
-            return self.vacate(place);
-        }
         let is_it = |entry: &&mut Entry| matches!(entry, Entry::Place(number) if *number == place);
         let rest = self.rest.iter_mut().flat_map(|rest| rest.iter_mut());
         let Some(entry) = self.first.iter_mut().chain(rest).find(is_it) else { return false };
@@ -133,22 +130,6 @@ impl Writer {
             return true;
         }
         *entry = Entry::Own(answer);
-        true
-    }
-
-    fn vacate(&mut self, place: u32) -> bool {
-        let is_it = |entry: &Entry| matches!(entry, Entry::Place(number) if *number == place);
-        if self.first.as_ref().is_some_and(is_it) {
-            self.pop();
-        } else {
-            let Some(rest) = &mut self.rest else { return false };
-            let Some(at) = rest.iter().position(is_it) else { return false };
-            rest.remove(at);
-            if rest.is_empty() {
-                self.rest = None;
-            }
-        }
-        self.unfilled -= 1;
         true
     }
 
@@ -363,22 +344,6 @@ mod tests {
         assert_eq!(send(&mut writer).as_deref(), Some(&b"bc"[..]));
         assert!(writer.is_idle());
         assert_eq!(writer.queued_bytes(), 0);
-    }
-
-    #[test]
-    fn an_empty_answer_leaves_no_place() {
-        let mut writer = Writer::default();
-        let places = [writer.reserve(), writer.reserve(), writer.reserve()];
-        writer.push_own(|out| out.extend(b"a"));
-        for at in [1, 0] {
-            assert!(writer.fill(places[at], Vec::new()));
-            assert!(!writer.fill(places[at], Vec::new()), "it is gone");
-        }
-        assert_eq!((writer.unfilled(), send(&mut writer)), (1, None));
-        assert!(writer.fill(places[2], Vec::new()));
-        assert_eq!(send(&mut writer).as_deref(), Some(&b"a"[..]));
-        let last = writer.reserve();
-        assert!(writer.fill(last, Vec::new()) && writer.is_idle());
     }
 
     #[test]

@@ -277,6 +277,7 @@ impl Home {
             position: None,
             frames,
             epoch: None,
+            payload: Payload::Json,
             key: None,
         });
         self.frames_encoded += 1;
@@ -425,6 +426,7 @@ impl Home {
             position,
             frames: [frame, plain],
             epoch,
+            payload: publication.payload,
             key: conflation_key(&channel.options, publication.extra.as_deref()),
         });
         for interest in &mut channel.interest {

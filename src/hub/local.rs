@@ -475,7 +475,13 @@ pub const NO_SUBSCRIPTIONS: u32 = NONE;
 mod tests {
     use super::*;
 
-    use crate::{codec::websocket::Opcode, frame::Frame, limits::SEGMENT_BYTES_MAX};
+    use crate::{
+        codec::websocket::Opcode,
+        frame::Frame,
+        hub::{Epoch, Position},
+        limits::SEGMENT_BYTES_MAX,
+        protocol::Payload,
+    };
 
     const KEY: ListKey = ListKey::new(Transport::Websocket);
 
@@ -485,6 +491,7 @@ mod tests {
             sequence: 1,
             position: None,
             epoch: None,
+            payload: Payload::Json,
             frames: [None, None],
             key: None,
         }
@@ -661,6 +668,23 @@ mod tests {
             assert_eq!(local.leave(&mut first, sub).2, *key);
         }
         assert_eq!((local.active(), slots(&local, channel)), (1, vec![9]));
+    }
+
+    #[test]
+    fn events_carry_their_position_and_json() {
+        let mut local = local();
+        member_of(&mut local, 1, ListKey::new(Transport::Events));
+        let channel = local.names["c"];
+        for (offset, payload) in [(7, Payload::Json), (8, Payload::Text), (9, Payload::Binary)] {
+            let position = Some(Position { offset, epoch: Epoch::new(0, 0) });
+            let epoch = Some("e".into());
+            let event = Published { position, epoch, payload, ..published(b"1") };
+            local.append(channel, 0, &event);
+        }
+        let sealed = local.seal(0).unwrap();
+        let text = str::from_utf8(sealed.range.bytes()).unwrap();
+        let events = "id: e:7\ndata: 1\n\nid: e:8\ndata: \"1\"\n\nid: e:9\ndata: \"MQ==\"\n\n";
+        assert_eq!(text, format!("{:x}\r\n{events}\r\n", events.len()));
     }
 
     #[test]

@@ -121,6 +121,8 @@ pub struct Published {
     pub frames: [Option<Frame>; 2],
     /// The text of the position's epoch, where a format is wanted whose messages do not say it.
     pub epoch: Option<Name>,
+    /// What the payload is.
+    pub payload: Payload,
     /// Of several with one key that wait for a slow receiver, the newest counts.
     pub key: Option<Name>,
 }

@@ -1,6 +1,6 @@
 //! What one turn brings to a list of subscribers, on its way to one range of bytes for all of them.
 
-use super::Published;
+use super::{Published, encode::as_json};
 use crate::{
     codec::transport::Transport,
     frame::{Frame, Range},
@@ -96,8 +96,8 @@ impl Open {
 fn put(transport: Transport, run: &mut Vec<u8>, published: &Published, frame: &Frame) {
     match transport {
         Transport::Events => {
-            let (payload, binary) = (frame.payload(), frame.is_binary());
-            Transport::put_event(run, published.position(), payload, binary);
+            let payload = as_json(frame.payload(), published.payload);
+            Transport::put_event(run, published.position(), &payload);
         }
         Transport::Plain => run.extend_from_slice(frame.wire()),
         transport => transport.put(run, frame.payload()),

@@ -9,7 +9,7 @@ use tiderace::{
     api::ProcessStats,
     auth::tokens::{Tokens, sign_connection},
     channels::{ChannelOptions, Channels},
-    core::{Process, Route, Settings},
+    core::{Endpoint, Endpoints, Process, Route, Settings},
     hub::HashKey,
     limits::SEGMENT_BYTES_MAX,
     protocol::{Now, centrifuge::Policy},
@@ -147,7 +147,13 @@ pub fn process(
         watch: None,
         health_enabled: true,
         page: None,
-        endpoints: tiderace::core::Endpoints::all(),
+        endpoints: Endpoints {
+            websocket: Some(Endpoint {
+                path: "/connection/websocket".to_owned(),
+                body_bytes_max: 64 << 10,
+            }),
+            ..Endpoints::default()
+        },
         routes: vec![
             Route {
                 path: "/relay".to_owned(),

@@ -24,6 +24,8 @@ pub struct Stream {
     rest: String,
     event: Event,
     events: VecDeque<Event>,
+    /// What a client would say where it is.
+    pub last_id: Option<String>,
     pub comments: u32,
     pub pings: u32,
     /// Of a bidirectional stream, from its connect reply.
@@ -46,6 +48,7 @@ impl Stream {
             rest: String::new(),
             event: Event::default(),
             events: VecDeque::new(),
+            last_id: None,
             comments: 0,
             pings: 0,
             session: String::new(),
@@ -77,7 +80,7 @@ impl Stream {
     pub fn next(&mut self) -> Option<Event> {
         loop {
             while let Some(event) = self.events.pop_front() {
-                if event.data != "{}" {
+                if event.data != "{}" || event.name.is_some() {
                     return Some(event);
                 }
                 self.pings += 1;
@@ -101,6 +104,14 @@ impl Stream {
                 None => self.read().expect("the stream is open"),
             }
         }
+    }
+
+    /// Reads until it knows where it is.
+    pub fn position(&mut self) -> String {
+        while self.last_id.is_none() {
+            self.read().expect("the stream is open");
+        }
+        self.last_id.clone().expect("it was just read")
     }
 
     /// Reads until so many comments came.
@@ -149,7 +160,8 @@ impl Stream {
         match line.split_once(": ") {
             _ if line.is_empty() => {
                 let event = std::mem::take(&mut self.event);
-                if event != Event::default() {
+                self.last_id = event.id.clone().or(self.last_id.take());
+                if !event.data.is_empty() {
                     self.events.push_back(event);
                 }
             }

@@ -101,6 +101,11 @@ impl Client {
         reply["error"]["code"].as_u64().unwrap_or_else(|| panic!("no error: {reply}"))
     }
 
+    /// Whether the server answers the connect command, rather than close.
+    pub fn connects(&mut self) -> bool {
+        matches!(self.socket.read().expect("an answer"), Message::Text(_))
+    }
+
     /// The next publication: its channel and its fields.
     pub fn publication(&mut self) -> (String, Value) {
         let mut push = self.pushes.pop_front().unwrap_or_else(|| {
