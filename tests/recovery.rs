@@ -3,31 +3,22 @@
 
 mod support;
 
-use std::fs;
-use std::path::PathBuf;
-
 use serde_json::{Value, json};
 use support::{
     Server,
-    clients::{SECRET, TRANSPORTS, Told},
+    clients::{TRANSPORTS, Told, configured},
     relay::Relay,
 };
 
-/// A server of two shards whose channels `kept:…` are recovered.
+/// A server whose channels `kept:…` are recovered.
 fn server() -> Server {
     let name = std::thread::current().name().unwrap_or("test").to_owned();
-    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("recovery-{name}.toml"));
-    let text = format!(
-        "shards = 2\n[client]\nallow_anonymous_connect_without_token = true\n\
-         [client.token]\nhmac_secret_key = \"{SECRET}\"\n[http_api]\nkey = \"k\"\n\
-         [[channel.namespaces]]\nname = \"kept\"\nhistory_size = 100\nhistory_ttl = \"10m\"\n\
+    configured(
+        &format!("recovery-{name}"),
+        "[[channel.namespaces]]\nname = \"kept\"\nhistory_size = 100\nhistory_ttl = \"10m\"\n\
          force_recovery = true\nallow_subscribe_for_client = true\n\
-         allow_subscribe_for_anonymous = true\n"
-    );
-    fs::write(&path, text).expect("the directory of the tests is there");
-    let mut server = Server::start(&["--config", path.to_str().expect("UTF-8")], &[]);
-    server.api_key = "k".into();
-    server
+         allow_subscribe_for_anonymous = true\n",
+    )
 }
 
 /// Publishes numbers, from where it stopped.

@@ -1,11 +1,13 @@
 //! Clients as their makers publish them, told what to do line by line: `tests/run` installs them.
 
 use std::collections::VecDeque;
+use std::fs;
 use std::io::{BufReader, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -54,6 +56,21 @@ pub fn browser() -> PathBuf {
         .expect("no Chromium in PATH: run tests/run")
 }
 
+/// A server of two shards outside development, with these namespaces, for the test of this name: users
+/// have tokens, anonymous ones may connect, the key of the HTTP API is "k".
+pub fn configured(test: &str, namespaces: &str) -> Server {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{test}.toml"));
+    let text = format!(
+        "shards = 2\n[client]\nallow_anonymous_connect_without_token = true\n\
+         [client.token]\nhmac_secret_key = \"{SECRET}\"\n[http_api]\nkey = \"k\"\n\
+         [sse]\nenabled = true\n[http_stream]\nenabled = true\n[events]\nenabled = true\n{namespaces}"
+    );
+    fs::write(&path, text).expect("the directory of the tests is there");
+    let mut server = Server::start(&["--config", path.to_str().expect("UTF-8")], &[]);
+    server.api_key = "k".into();
+    server
+}
+
 /// A client in another process; dropped, it is killed.
 pub struct Told {
     child: Child,
@@ -61,15 +78,17 @@ pub struct Told {
     events: Receiver<String>,
     /// What came and was not asked for yet.
     seen: VecDeque<Value>,
+    is_python: bool,
 }
 
 impl Told {
     fn start(mut command: Command) -> Self {
+        let is_python = !command.get_program().to_string_lossy().ends_with("node");
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("it is installed");
         let commands = child.stdin.take().expect("it is piped");
         let events = lines(BufReader::new(child.stdout.take().expect("it is piped")));
-        Self { child, commands, events, seen: VecDeque::new() }
+        Self { child, commands, events, seen: VecDeque::new(), is_python }
     }
 
     /// The npm package `centrifuge`, and `eventsource`, in Node.
@@ -92,6 +111,10 @@ impl Told {
     /// The Python package `cent`.
     pub fn backend(server: &Server) -> Self {
         Self::start(python("calls.py", &[&server.address.to_string(), &server.api_key]))
+    }
+
+    pub fn is_python(&self) -> bool {
+        self.is_python
     }
 
     /// Says what to do, and waits for what it led to: a member `result`, or `error`.
@@ -117,8 +140,10 @@ impl Told {
         if let Some(at) = self.seen.iter().position(|event| event["event"] == name) {
             return self.seen.remove(at).expect("it is there");
         }
+        let began = Instant::now();
         loop {
-            let event = self.read().unwrap_or_else(|| panic!("no {name}: {:?}", self.seen));
+            let left = DEADLINE.saturating_sub(began.elapsed());
+            let event = self.read(left).unwrap_or_else(|| panic!("no {name}: {:?}", self.seen));
             if event["event"] == name {
                 return event;
             }
@@ -144,8 +169,8 @@ impl Told {
             .collect()
     }
 
-    fn read(&mut self) -> Option<Value> {
-        let line = self.events.recv_timeout(DEADLINE).ok()?;
+    fn read(&mut self, patience: Duration) -> Option<Value> {
+        let line = self.events.recv_timeout(patience).ok()?;
         Some(serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}")))
     }
 }
