@@ -6,33 +6,17 @@ mod support;
 
 use std::fs;
 use std::io::BufReader;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::Receiver;
 
 use serde_json::{Value, json};
-use support::{DEADLINE, Server, lines, run, websocket::Client};
-
-const SECRET: &str = "a secret of 32 bytes for the tests";
-
-/// The transports of the npm package that speak JSON over HTTP/1.1.
-const TRANSPORTS: [&str; 3] = ["websocket", "sse", "http_stream"];
-
-fn scripts() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients")
-}
-
-fn target() -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("a folder of target").to_owned()
-}
-
-fn node(script: &str, arguments: &[&str]) -> Command {
-    let installed = scripts().join("node_modules/centrifuge").exists();
-    assert!(installed, "the clients are not installed: run tests/run");
-    let mut command = Command::new("node");
-    command.arg(scripts().join(script)).args(arguments);
-    command
-}
+use support::{
+    DEADLINE, Server,
+    clients::{SECRET, TRANSPORTS, browser, node, python, target},
+    lines, run,
+    websocket::Client,
+};
 
 /// The line of JSON that a script prints when all went well.
 fn outcome(command: Command) -> Value {
@@ -256,11 +240,7 @@ fn a_python_backend_publishes_broadcasts_and_asks() {
     let mut reader = Client::subscribed(server.address, "news");
     let mut other = Client::subscribed(server.address, "news");
     other.subscribe("sport");
-    let python = target().join("clients/bin/python");
-    assert!(python.exists(), "the clients are not installed: run tests/run");
-    let mut command = Command::new(python);
-    command.arg(scripts().join("backend.py"));
-    command.args([&server.address.to_string(), &server.api_key]);
+    let command = python("backend.py", &[&server.address.to_string(), &server.api_key]);
     let found = outcome(command);
     assert_eq!(
         found,
@@ -285,14 +265,7 @@ fn a_python_backend_publishes_broadcasts_and_asks() {
 
 #[test]
 fn the_page_works_in_a_browser() {
-    let browser = ["chromium", "chromium-browser", "google-chrome"]
-        .iter()
-        .flat_map(|name| {
-            let path = std::env::var_os("PATH").unwrap_or_default();
-            std::env::split_paths(&path).map(|folder| folder.join(name)).collect::<Vec<_>>()
-        })
-        .find(|path| path.exists())
-        .expect("no Chromium in PATH: run tests/run");
+    let browser = browser();
     let pictures = target().join("screenshots");
     fs::create_dir_all(&pictures).expect("the target folder is ours");
     let picture = pictures.join("page.png");

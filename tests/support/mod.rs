@@ -3,7 +3,9 @@
 // Every test file compiles this module for itself and uses another part of it.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod clients;
 pub mod http;
+pub mod relay;
 pub mod stream;
 pub mod watch;
 pub mod websocket;
