@@ -75,6 +75,11 @@ impl Subscriptions {
         !self.lost.is_empty()
     }
 
+    /// The connection leaves the channel by its own will: told of a gap, its client would come back.
+    pub(super) fn forget_lost(&mut self, conn: ConnRef, channel: &str) {
+        self.lost.retain(|(lost, of)| *lost != conn || **of != *channel);
+    }
+
     /// The connection is closing: its connect will not be answered.
     pub(super) fn forget_connect(&mut self, slot: u32) {
         self.connecting.remove(&slot);

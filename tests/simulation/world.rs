@@ -241,7 +241,10 @@ impl World {
         let Self { node, crowd, .. } = self;
         let channel = node.random.below(crowd.channels.len());
         let publisher = usize::MAX - shard;
-        let (id, data) = crowd.oracle.publish(publisher, &[channel], node.random.below(60));
+        // Long ones fill links.
+        let most = if node.random.chance(20) { 2_000 } else { 60 };
+        let padding = node.random.below(most);
+        let (id, data) = crowd.oracle.publish(publisher, &[channel], padding);
         crowd.outside.insert(id, channel);
         let payload = *node.random.pick(&[Payload::Json, Payload::Text, Payload::Binary]);
         let (channel, data) = (Name::from(crowd.channels[channel].as_str()), Bytes::from(data));
