@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use tiderace::{
+    api::Call,
     core::OutsideCall,
     limits::{COMMANDS_IN_FLIGHT_MAX, LINK_BACKLOG_BYTES_MAX},
     protocol::{Name, Payload},
@@ -141,6 +142,35 @@ fn a_peer_gets_error_111_beyond_the_commands_in_flight() {
     assert_eq!((heard.len(), refused), (count, 5));
 }
 
+/// Rows 16 and 21 of the features: in order, and no other caller waits for the end of it.
+#[test]
+fn a_long_batch_keeps_its_order_and_lets_others_in_between() {
+    for home in 0..2 {
+        let mut scene = Scene::new(Shape::roomy(2));
+        let channel = scene.channel_of(home);
+        let reader = scene.subscriber(1, &channel);
+        let commands: Vec<_> = (0..1_100)
+            .map(|n| format!(r#"{{"publish":{{"channel":"{channel}","data":{n}}}}}"#))
+            .collect();
+        let body = format!(r#"{{"commands":[{}]}}"#, commands.join(","));
+        let (long, other) = (scene.open(0), scene.open(0));
+        scene.say(long, post("/api/batch", &body, ""));
+        scene.say(other, post("/api/channels", "{}", ""));
+        while scene.hear(other).is_empty() {
+            (0..2).for_each(|shard| scene.world.turn(shard, true));
+        }
+        assert!(scene.hear(long).is_empty(), "{home}: the batch was over before anybody else");
+        scene.rest();
+        let replies = vec![r#"{"publish":{}}"#; 1_100].join(",");
+        assert_eq!(scene.hear(long), [format!(r#"200 {{"replies":[{replies}]}}"#)]);
+        let heard = scene.hear(reader);
+        assert_eq!(heard.len(), 1_100);
+        for (n, line) in heard.iter().enumerate() {
+            assert!(line.ends_with(&format!(r#""pub":{{"data":{n}}}}}}}"#)), "{n}: {line}");
+        }
+    }
+}
+
 #[test]
 fn a_publication_is_encoded_once_for_all_receivers_of_all_cores() {
     let mut scene = Scene::new(Shape::roomy(2));
@@ -163,15 +193,16 @@ fn publish_until_refused(scene: &mut Scene, shard: usize, channel: &str) -> u64 
     const LETTERS: usize = 1 << 20;
     for count in 0.. {
         let (id, data) = scene.world.oracle.publish(0, &[number(channel)], LETTERS);
-        let call = OutsideCall::Publish {
+        let call = Call::Publish {
             channel: Name::from(channel),
             data: Bytes::from(data),
             payload: Payload::Json,
+            extra: Default::default(),
         };
         let now = scene.world.now;
         let refused = scene.world.cores[shard].counts().counters.publications_refused;
         scene.world.outside.insert(id, number(channel));
-        scene.world.cores[shard].outside(now, id, call);
+        scene.world.cores[shard].outside(now, id, OutsideCall::Call(call));
         if scene.world.cores[shard].counts().counters.publications_refused > refused {
             return count;
         }

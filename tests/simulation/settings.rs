@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use tiderace::{
-    api::ProcessStats,
+    api::{ErrorMode, ProcessStats},
     auth::tokens::{Tokens, sign_connection},
     channels::{ChannelOptions, Channels},
     core::{Process, Route, Settings},
@@ -114,6 +114,8 @@ pub fn process(
         api_key: None,
         api_insecure: true,
         api_enabled: true,
+        api_prefix: "/api".to_owned(),
+        api_error_mode: ErrorMode::Body,
         watch: None,
         health_enabled: true,
         page: None,

@@ -10,7 +10,8 @@ use std::{
 
 use bytes::Bytes;
 use tiderace::{
-    core::{Core, How, LinkMessage, Lookup, Outcome, OutsideAnswer, OutsideCall, Process, Shell},
+    api::Call,
+    core::{Core, How, LinkMessage, Lookup, OutsideAnswer, OutsideCall, Process, Shell},
     frame::Segment,
     hub::{ConnRef, ShardId},
     limits::SEGMENT_BYTES_MAX,
@@ -195,12 +196,12 @@ impl World {
             }
         }
         for (id, answer) in answers {
-            let OutsideAnswer::Published(outcome) = answer else { panic!("{answer:?}") };
+            let OutsideAnswer::Called(outcome) = answer else { panic!("{answer:?}") };
             let channel = self.outside.remove(&id).expect("one answer to a call");
             self.oracle.tick();
             match outcome {
-                Outcome::Published => self.oracle.acknowledged(channel, id),
-                Outcome::Failed(_) => self.oracle.refused(channel, id),
+                Ok(_) => self.oracle.acknowledged(channel, id),
+                Err(_) => self.oracle.refused(channel, id),
             }
         }
     }
@@ -398,8 +399,8 @@ impl World {
         self.outside.insert(id, channel);
         let payload = *self.random.pick(&[Payload::Json, Payload::Text, Payload::Binary]);
         let (channel, data) = (Name::from(name(channel)), Bytes::from(data));
-        let call = OutsideCall::Publish { channel, data, payload };
-        self.cores[shard].outside(self.now, id, call);
+        let call = Call::Publish { channel, data, payload, extra: Default::default() };
+        self.cores[shard].outside(self.now, id, OutsideCall::Call(call));
     }
 
     /// Everybody reads again, nobody begins anything, until nothing moves.
