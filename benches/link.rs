@@ -13,7 +13,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use rustix::time::{ClockId, clock_gettime};
 use tiderace::{
     core::LinkMessage,
@@ -163,7 +162,8 @@ fn empty_publication() -> Published {
         sequence: 1,
         position: None,
         frames: [None, None],
-        data: Bytes::new(),
+        epoch: None,
+        payload: tiderace::protocol::Payload::Json,
         key: None,
     }
 }

@@ -1,6 +1,6 @@
 //! Encoded bytes on their way out: a frame is one publication, a segment is what one send reads.
 
-use std::{ops::Deref, rc::Rc};
+use std::{ops::Deref, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 
@@ -60,6 +60,20 @@ pub struct Segment(Rc<Inner>);
 enum Inner {
     Own(Vec<u8>),
     Frame(Bytes),
+    Tagged(Segment, Tag),
+}
+
+/// Which publications a segment is, where a slow receiver may lose some.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tag {
+    /// The shard's number of the channel.
+    pub channel: u32,
+    /// Which tenant of that number.
+    pub generation: u32,
+    /// What the publication stands for, if it is one.
+    pub key: Option<Arc<str>>,
+    /// How many publications it is.
+    pub publications: u32,
 }
 
 impl From<Vec<u8>> for Segment {
@@ -75,6 +89,14 @@ impl From<Bytes> for Segment {
 }
 
 impl Segment {
+    /// Which publications it is, if a receiver may lose them.
+    pub fn tag(&self) -> Option<&Tag> {
+        match &*self.0 {
+            Inner::Tagged(_, tag) => Some(tag),
+            Inner::Own(_) | Inner::Frame(_) => None,
+        }
+    }
+
     /// How many clones live on this shard, this one included; a send in flight counts as one.
     pub fn holders(&self) -> usize {
         Rc::strong_count(&self.0)
@@ -88,6 +110,7 @@ impl Deref for Segment {
         match &*self.0 {
             Inner::Own(bytes) => bytes,
             Inner::Frame(bytes) => bytes,
+            Inner::Tagged(segment, _) => segment,
         }
     }
 }
@@ -114,6 +137,12 @@ impl Range {
     pub fn whole(bytes: Vec<u8>) -> Self {
         let to = bytes.len();
         Self::new(Segment::from(bytes), 0, to)
+    }
+
+    /// The same bytes, of which a slow receiver may be deprived.
+    #[must_use]
+    pub fn tagged(self, tag: Tag) -> Self {
+        Self { segment: Segment(Rc::new(Inner::Tagged(self.segment, tag))), ..self }
     }
 
     /// How many bytes this is.

@@ -14,6 +14,8 @@ pub mod hub;
 pub mod jwks;
 pub mod limits;
 pub mod metrics;
+#[doc(hidden)]
+pub mod mutations;
 pub mod protocol;
 pub mod proxy;
 pub mod server;

@@ -7,26 +7,26 @@ pub const SHARDS_MAX: usize = 256;
 pub const LINK_ENTRIES: usize = 4096;
 
 /// Bytes of publications that may wait behind one full link before publishers are refused.
-pub const LINK_BACKLOG_BYTES_MAX: usize = 64 << 20;
+pub const LINK_BACKLOG_BYTES_MAX: usize = bound(64 << 20, 4 << 10);
 
 /// Answers to publishes with an idempotency key that one shard remembers; above it the oldest goes.
 pub const IDEMPOTENT_ANSWERS_PER_SHARD_MAX: usize = 65_536;
 
 /// Requests of one shard that wait for answers of other shards.
-pub const REQUESTS_IN_FLIGHT_MAX: usize = 65_536;
+pub const REQUESTS_IN_FLIGHT_MAX: usize = bound(65_536, 60);
 
 /// Commands of one connection whose answer is outstanding; the next one is refused with error 111.
 /// Enough for the burst of a client that does not await each publish on a channel of another shard.
-pub const COMMANDS_IN_FLIGHT_MAX: usize = 256;
+pub const COMMANDS_IN_FLIGHT_MAX: usize = bound(256, 12);
 
 /// Bytes given to the kernel by one send, so that a slow reader's progress shows.
-pub const SEND_BYTES_MAX: usize = 256 << 10;
+pub const SEND_BYTES_MAX: usize = bound(256 << 10, 700);
 
 /// Bytes that publications of one turn are joined to before a new segment is begun.
-pub const SEGMENT_BYTES_MAX: usize = 64 << 10;
+pub const SEGMENT_BYTES_MAX: usize = bound(64 << 10, 500);
 
 /// Connections above the configured limit that are still accepted, to be told 503.
-pub const REFUSALS_IN_FLIGHT_MAX: usize = 512;
+pub const REFUSALS_IN_FLIGHT_MAX: usize = bound(512, 2);
 
 /// Bytes of the reason in a close frame (RFC 6455 section 5.5.1).
 pub const CLOSE_TEXT_BYTES_MAX: usize = 123;
@@ -68,7 +68,7 @@ pub const LOOKUPS_IN_FLIGHT_MAX: usize = 4_096;
 pub const BATCH_COMMANDS_MAX: usize = 10_000;
 
 /// Commands of one parallel batch that are executed at once.
-pub const BATCH_PARALLEL_MAX: usize = 1_024;
+pub const BATCH_PARALLEL_MAX: usize = bound(1_024, 5);
 
 /// Bytes of the replies of one batch, about; commands that are not begun then are not executed.
 pub const BATCH_REPLY_BYTES_MAX: usize = 64 << 20;
@@ -80,7 +80,7 @@ pub const CHANNELS_PER_ANSWER_MAX: usize = 100_000;
 pub const CONNECTIONS_PER_ANSWER_MAX: usize = 10_000;
 
 /// Connections that one call of the HTTP API is telling something; the others wait.
-pub const ORDERS_IN_FLIGHT_MAX: usize = 256;
+pub const ORDERS_IN_FLIGHT_MAX: usize = bound(256, 3);
 
 /// Bytes of an idempotency key or a version's epoch, which outlive their publication.
 pub const PUBLICATION_KEY_BYTES_MAX: usize = 255;
@@ -100,7 +100,15 @@ pub const KEY_SET_FETCH_PAUSE_S: u64 = 5;
 /// Bytes of a device's id.
 pub const DEVICE_ID_BYTES_MAX: usize = 255;
 
-/// Bytes that a device may send on its open stream before the connection is closed.
-pub const WATCH_INPUT_BYTES_MAX: u32 = 16 << 10;
+/// Bytes that a peer may send on its open stream before the connection is closed.
+pub const STREAM_INPUT_BYTES_MAX: u32 = 16 << 10;
+
+/// The generation of a place's first tenant. In the simulation it is about to wrap.
+pub const GENERATION_FIRST: u32 = bound(0, u32::MAX as usize - 1) as u32;
+
+/// A bound of the product; `simulated` where the feature `simulation` wants small worlds to reach it.
+pub(crate) const fn bound(product: usize, simulated: usize) -> usize {
+    if cfg!(feature = "simulation") { simulated } else { product }
+}
 
 const _: () = assert!(SEGMENT_BYTES_MAX <= SEND_BYTES_MAX, "a joined segment is one send");

@@ -43,6 +43,8 @@ counters! {
     publications_missed,
     /// Announcements of who came and went that a full link did not take.
     memberships_dropped,
+    /// Publications that a slow subscriber lost to newer ones, by the policy of their channel.
+    publications_overtaken,
     /// Connections closed because their queue was over its bound.
     slow_consumers_closed,
     /// Bytes dropped unsent from the queues of slow consumers.

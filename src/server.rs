@@ -22,7 +22,7 @@ use crate::{
     auth::{DeviceTable, Devices, SignedDevices, TokenOptions, Tokens, Verdict},
     backend::{self, Backend, Bounds, Trust, Workers},
     config::{self, Config},
-    core::{OutsideCall, Process, Route, Settings, WatchSettings},
+    core::{Endpoint, Endpoints, OutsideCall, Process, Route, Settings, WatchSettings},
     hub::HashKey,
     limits::{CLOSE_TIMEOUT_MS, LINK_ENTRIES, SHARDS_MAX},
     protocol::{Now, centrifuge::Policy, handler::Handler},
@@ -269,6 +269,7 @@ fn settings(
     uid: String,
     shards: usize,
 ) -> Settings {
+    let endpoints = endpoints(&config);
     let client = config.client;
     let ms = |duration: Duration| duration.as_millis() as u64;
     let api_key = config.http_api.key.as_ref().map(|key| key.expose().to_owned());
@@ -324,9 +325,47 @@ fn settings(
         watch,
         health_enabled: config.health.enabled,
         page,
+        endpoints,
         routes,
         node_name: Some(config.node.name).filter(|name| !name.is_empty()).unwrap_or_else(node_name),
         process_stats,
+    }
+}
+
+/// Where clients connect.
+fn endpoints(config: &Config) -> Endpoints {
+    let at = |enabled: bool, path: &str, body_bytes_max: usize| {
+        enabled.then(|| Endpoint { path: path.to_owned(), body_bytes_max })
+    };
+    let Config { websocket, sse, http_stream, uni_websocket, uni_sse, uni_http_stream, .. } =
+        config;
+    let (emulation, events) = (&config.emulation, &config.events);
+    let below = format!("{}/", events.handler_prefix.trim_end_matches('/'));
+    Endpoints {
+        websocket: at(!websocket.disabled, &websocket.handler_prefix, websocket.message_size_limit),
+        sse: at(sse.enabled, &sse.handler_prefix, sse.max_request_body_size),
+        http_stream: at(
+            http_stream.enabled,
+            &http_stream.handler_prefix,
+            http_stream.max_request_body_size,
+        ),
+        emulation: at(
+            sse.enabled || http_stream.enabled,
+            &emulation.handler_prefix,
+            emulation.max_request_body_size,
+        ),
+        uni_websocket: at(
+            uni_websocket.enabled,
+            &uni_websocket.handler_prefix,
+            uni_websocket.message_size_limit,
+        ),
+        uni_sse: at(uni_sse.enabled, &uni_sse.handler_prefix, uni_sse.max_request_body_size),
+        uni_http_stream: at(
+            uni_http_stream.enabled,
+            &uni_http_stream.handler_prefix,
+            uni_http_stream.max_request_body_size,
+        ),
+        events: at(events.enabled, &below, 0),
     }
 }
 

@@ -18,6 +18,8 @@ shards = 2
 [client]
 allow_anonymous_connect_without_token = true
 history_max_publication_limit = 3
+# A read that nothing answers ends at the deadline, not never.
+ping_interval = "10m"
 [http_api]
 key = "k"
 [channel.without_namespace]
@@ -33,15 +35,19 @@ force_recovery = true
 allow_subscribe_for_client = true
 "#;
 
-/// A server of two shards with a namespace `room` that has everything, and none for the rest.
-fn server(more: &str) -> Server {
+/// A server of two shards with a namespace `room` that has everything, and nothing for the rest.
+fn server() -> Server {
+    server_with(&[])
+}
+
+fn server_with(environment: &[(&str, &str)]) -> Server {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
         .join(format!("api-{}-{number}.toml", std::process::id()));
-    let text = format!("{more}\n{NAMESPACES}\n[client.token]\nhmac_secret_key = \"{SECRET}\"\n");
+    let text = format!("{NAMESPACES}\n[client.token]\nhmac_secret_key = \"{SECRET}\"\n");
     std::fs::write(&path, text).expect("the directory of the tests is there");
-    let mut server = Server::start(&["--config", path.to_str().expect("UTF-8")], &[]);
+    let mut server = Server::start(&["--config", path.to_str().expect("UTF-8")], environment);
     std::fs::remove_file(path).expect("it was just written");
     server.api_key = "k".into();
     server
@@ -89,7 +95,7 @@ fn unix_s() -> u64 {
 /// Rows 6 and 15: nobody is there and all is well; one call reaches several channels.
 #[test]
 fn publications_have_places_tags_and_keys() {
-    let server = server("");
+    let server = server();
     let publish = |body: &Value| ok(&server, "publish", body);
     assert_eq!(publish(&json!({"channel": "empty", "data": 1})), json!({}));
     let first = publish(&json!({"channel": "room:a", "data": 1}));
@@ -138,7 +144,7 @@ fn publications_have_places_tags_and_keys() {
 
 #[test]
 fn a_history_is_read_in_pages_and_removed() {
-    let server = server("");
+    let server = server();
     // Whatever its home is: both are asked.
     for channel in ["room:a", "room:b", "room:c", "room:d"] {
         let history = |more: Value| {
@@ -182,7 +188,7 @@ fn a_history_is_read_in_pages_and_removed() {
 /// Rows 13 and 15: every device of a user, wherever it is; what follows the answer is seen.
 #[test]
 fn users_are_subscribed_and_unsubscribed() {
-    let server = server("");
+    let server = server();
     let mut clients = on_both_shards(&server, "u");
     let (mut stranger, _) = Client::connect_as(server.address, &token("v"));
     ok(&server, "publish", &json!({"channel": "room:s", "data": "before"}));
@@ -242,7 +248,7 @@ fn users_are_subscribed_and_unsubscribed() {
 /// Rows 6 and 21: users are disconnected with a reason, all but some, or one alone, or nobody.
 #[test]
 fn users_are_disconnected() {
-    let server = server("");
+    let server = server();
     let mut clients = on_both_shards(&server, "u");
     let (stays, one) = (clients.pop().expect("two at least"), clients.pop().expect("two"));
     let disconnect = |body: &Value| assert_eq!(ok(&server, "disconnect", body), json!({}));
@@ -257,7 +263,7 @@ fn users_are_disconnected() {
     for (mut client, _) in clients {
         assert_eq!(client.closed(), (3503, "force disconnect".into()));
     }
-    let (mut client, id) = stays;
+    let (client, id) = stays;
     let left = ok(&server, "connections", &json!({"user": "u"}));
     assert_eq!(left["connections"].as_object().map(|all| all.keys().collect()), Some(vec![&id]));
 
@@ -275,7 +281,7 @@ fn users_are_disconnected() {
 
 #[test]
 fn connections_are_refreshed() {
-    let server = server("");
+    let server = server();
     let mut clients = on_both_shards(&server, "u");
     let info = json!({"name": "M"});
     let body = json!({"user": "u", "expire_at": unix_s() + 1_000, "info": info});
@@ -305,7 +311,7 @@ fn connections_are_refreshed() {
 /// Row 21: id, user, what it says that it is, its channels. Both homes are asked for their channels.
 #[test]
 fn channels_and_connections_are_listed() {
-    let server = server("");
+    let server = server();
     let mut clients = on_both_shards(&server, "u");
     let count = clients.len();
     let (anonymous, nobody) = Client::connect_as(server.address, "");
@@ -359,7 +365,7 @@ fn channels_and_connections_are_listed() {
 /// Row 16: each command waits for the one before, whatever homes they are for.
 #[test]
 fn a_batch_is_executed_in_its_order() {
-    let server = server("");
+    let server = server();
     let (mut client, id) = Client::connect_as(server.address, &token("u"));
     let batch = |commands: &Value, parallel: bool| {
         let mut answer = server.api("batch", &json!({"commands": commands, "parallel": parallel}));
@@ -413,7 +419,7 @@ fn a_batch_is_executed_in_its_order() {
 
 #[test]
 fn what_a_namespace_has_not_is_said() {
-    let server = server("");
+    let server = server();
     let body = |channel: &str| json!({"channel": channel, "user": "u", "data": 1, "limit": 1});
     let with_channel = [
         "publish",
@@ -446,13 +452,15 @@ fn errors_may_be_statuses_and_the_api_may_be_elsewhere() {
     let header = "X-Centrifugo-Error-Mode: transport\r\n";
     let unknown = json!({"code": 102, "message": "unknown channel"});
     let in_body = json!({"error": unknown});
-    let usual = server("");
+    let usual = server();
     assert_eq!(ask(&usual, "/api/presence", "", "nowhere:a"), (200, in_body.clone()));
     assert_eq!(ask(&usual, "/api/presence", header, "nowhere:a"), (404, unknown.clone()));
     assert_eq!(ask(&usual, "/api/presence", header, "plain").0, 400);
 
-    let moved =
-        server("http_api.handler_prefix = \"/backend/api\"\nhttp_api.error_mode = \"transport\"");
+    let moved = server_with(&[
+        ("TIDERACE_HTTP_API_HANDLER_PREFIX", "/backend/api"),
+        ("TIDERACE_HTTP_API_ERROR_MODE", "transport"),
+    ]);
     assert_eq!(ask(&moved, "/backend/api/presence", "", "nowhere:a"), (404, unknown));
     let there = ask(&moved, "/backend/api/presence", "", "room:a");
     assert_eq!(there, (200, json!({"result": {"presence": {}}})));

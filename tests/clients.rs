@@ -15,6 +15,9 @@ use support::{DEADLINE, Server, lines, run, websocket::Client};
 
 const SECRET: &str = "a secret of 32 bytes for the tests";
 
+/// The transports of the npm package that speak JSON over HTTP/1.1.
+const TRANSPORTS: [&str; 3] = ["websocket", "sse", "http_stream"];
+
 fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients")
 }
@@ -39,8 +42,9 @@ fn outcome(command: Command) -> Value {
 }
 
 /// The events that a session reports, one line each.
-fn session(address: &str, scenario: &str) -> Vec<Value> {
-    let (status, stdout, stderr) = run(node("session.mjs", &[address, scenario, SECRET]));
+fn session(address: &str, scenario: &str, transport: &str) -> Vec<Value> {
+    let arguments = [address, scenario, SECRET, transport];
+    let (status, stdout, stderr) = run(node("session.mjs", &arguments));
     assert!(status.success(), "{status}\n{stdout}{stderr}");
     stdout.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
 }
@@ -59,7 +63,8 @@ fn configured() -> (Server, PathBuf) {
         "shards = 2\n[client]\nallow_anonymous_connect_without_token = true\n\
          [client.token]\nhmac_secret_key = \"{SECRET}\"\n\
          [channel.without_namespace]\nallow_subscribe_for_client = true\n\
-         allow_publish_for_subscriber = true\n[http_api]\nkey = \"k\"\n"
+         allow_publish_for_subscriber = true\n[http_api]\nkey = \"k\"\n\
+         [sse]\nenabled = true\n[http_stream]\nenabled = true\n"
     );
     fs::write(&path, text).expect("the directory of the tests is there");
     let name = path.to_str().expect("UTF-8");
@@ -85,22 +90,24 @@ fn node_clients_see_one_order_and_miss_nothing() {
 #[test]
 fn a_node_client_in_development() {
     let server = Server::dev(&[]);
-    let events = session(&server.address.to_string(), "anonymous");
-    let connected = event(&events, "connected");
-    assert_eq!(connected["transport"], "websocket");
-    let publication = event(&events, "publication");
-    assert_eq!(publication["data"], json!({"text": "from node"}));
-    assert_eq!(publication["info"]["client"], connected["client"]);
-    assert_eq!(
-        event(&events, "rpc"),
-        json!({"event": "rpc", "code": 108, "message": "not available"})
-    );
-    assert_eq!(event(&events, "unsubscribed")["code"], 0, "by the client itself");
-    assert_eq!(event(&events, "disconnected")["code"], 0, "by the client itself");
-    assert!(events.iter().all(|event| event["event"] != "error"), "{events:?}");
-    server.wait_until("the end of the client", |info| {
-        info["num_clients"] == 0 && info["num_channels"] == 0
-    });
+    for transport in TRANSPORTS {
+        let events = session(&server.address.to_string(), "anonymous", transport);
+        let connected = event(&events, "connected");
+        assert_eq!(connected["transport"], transport);
+        let publication = event(&events, "publication");
+        assert_eq!(publication["data"], json!({"text": "from node"}));
+        assert_eq!(publication["info"]["client"], connected["client"]);
+        assert_eq!(
+            event(&events, "rpc"),
+            json!({"event": "rpc", "code": 108, "message": "not available"})
+        );
+        assert_eq!(event(&events, "unsubscribed")["code"], 0, "by the client itself");
+        assert_eq!(event(&events, "disconnected")["code"], 0, "by the client itself");
+        assert!(events.iter().all(|event| event["event"] != "error"), "{events:?}");
+        server.wait_until("the end of the client", |info| {
+            info["num_clients"] == 0 && info["num_channels"] == 0
+        });
+    }
 }
 
 #[test]
@@ -108,26 +115,35 @@ fn node_clients_with_tokens_and_without() {
     let (server, path) = configured();
     let address = server.address.to_string();
 
-    let events = session(&address, "token");
-    let publication = event(&events, "publication");
-    assert_eq!(publication["data"], json!({"text": "signed"}));
-    assert_eq!(publication["info"]["user"], "ann");
-    assert_eq!(publication["info"]["connInfo"], json!({"role": "admin"}));
+    for transport in TRANSPORTS {
+        let events = session(&address, "token", transport);
+        let publication = event(&events, "publication");
+        assert_eq!(publication["data"], json!({"text": "signed"}));
+        assert_eq!(publication["info"]["user"], "ann");
+        assert_eq!(publication["info"]["connInfo"], json!({"role": "admin"}));
 
-    let events = session(&address, "expired");
-    let error = event(&events, "error");
-    assert_eq!((&error["type"], &error["code"]), (&json!("connect"), &json!(109)), "{events:?}");
-    event(&events, "asked for a token");
-    event(&events, "connected");
+        let events = session(&address, "expired", transport);
+        let error = event(&events, "error");
+        assert_eq!(
+            (&error["type"], &error["code"]),
+            (&json!("connect"), &json!(109)),
+            "{events:?}"
+        );
+        event(&events, "asked for a token");
+        event(&events, "connected");
 
-    let events = session(&address, "forged");
-    let closed = event(&events, "disconnected");
-    assert_eq!((&closed["code"], &closed["reason"]), (&json!(3500), &json!("invalid token")));
+        let events = session(&address, "forged", transport);
+        let closed = event(&events, "disconnected");
+        assert_eq!((&closed["code"], &closed["reason"]), (&json!(3500), &json!("invalid token")));
 
-    let events = session(&address, "denied");
-    let denied = event(&events, "unsubscribed");
-    assert_eq!((&denied["code"], &denied["reason"]), (&json!(103), &json!("permission denied")));
-    assert_eq!(event(&events, "publish")["code"], 103);
+        let events = session(&address, "denied", transport);
+        let denied = event(&events, "unsubscribed");
+        assert_eq!(
+            (&denied["code"], &denied["reason"]),
+            (&json!(103), &json!("permission denied"))
+        );
+        assert_eq!(event(&events, "publish")["code"], 103);
+    }
 
     drop(server);
     fs::remove_file(path).expect("it was written");
@@ -140,8 +156,11 @@ struct Running {
 }
 
 impl Running {
-    fn start(address: &str, scenario: &str) -> Self {
-        let mut command = node("session.mjs", &[address, scenario, SECRET]);
+    fn start(address: &str, scenario: &str, transport: &str) -> Self {
+        Self::run(node("session.mjs", &[address, scenario, SECRET, transport]))
+    }
+
+    fn run(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().expect("node is installed");
         let events = lines(BufReader::new(child.stdout.take().expect("it is piped")));
         Self { child, events }
@@ -167,25 +186,68 @@ impl Drop for Running {
 }
 
 #[test]
-fn a_node_client_reconnects_after_a_restart() {
-    let server = Server::dev(&[]);
+fn a_bare_event_source_needs_no_library() {
+    let mut server = Server::dev(&[]);
     let address = server.address.to_string();
-    let session = Running::start(&address, "stay");
-    session.next("subscribed");
-    server.publish("room", &json!("before"));
-    assert_eq!(session.next("publication")["data"], "before");
+    let source = Running::run(node("events.mjs", &[&format!("http://{address}/events/room")]));
+    source.next("open");
+    server.wait_until("its subscription", |info| info["num_subs"] == 1);
+    server.publish("room", &json!({"text": "before"}));
+    assert_eq!(source.next("message")["message"], json!({"text": "before"}));
     let (status, stderr) = server.stop();
     assert_eq!(status.code(), Some(0), "{stderr}");
-    let lost = session.next("connecting");
-    assert_eq!((&lost["code"], &lost["reason"]), (&json!(3001), &json!("shutdown")));
-
-    let server = Server::start(&["--dev", "--shards", "2", "--listen", &address], &[]);
-    session.next("connected");
-    session.next("subscribed");
-    server.publish("room", &json!("after"));
-    assert_eq!(session.next("publication")["data"], "after");
+    assert_eq!(source.next("disconnect")["code"], 3001);
+    server = Server::start(&["--dev", "--shards", "2", "--listen", &address], &[]);
+    source.next("open");
+    server.wait_until("its subscription", |info| info["num_subs"] == 1);
     server.publish("room", &json!("end"));
-    assert_eq!(session.next("disconnected")["code"], 0);
+    assert_eq!(source.next("message")["message"], "end");
+    server.wait_until("its end", |info| info["num_clients"] == 0);
+
+    let connect = "%7B%22subs%22:%7B%22room%22:%7B%7D%7D%7D";
+    let url = format!("http://{address}/connection/uni_sse?cf_connect={connect}");
+    let source = Running::run(node("events.mjs", &[&url]));
+    assert!(source.next("message")["message"]["connect"]["client"].is_string());
+    server.wait_until("its subscription", |info| info["num_subs"] == 1);
+    server.publish("room", &json!("end"));
+    let push = json!({"channel": "room", "pub": {"data": "end"}});
+    assert_eq!(source.next("message")["message"], push);
+    drop((server, source));
+
+    // Who is refused does not come back.
+    let anonymous = [
+        ("TIDERACE_CLIENT_ALLOW_ANONYMOUS_CONNECT_WITHOUT_TOKEN", "true"),
+        ("TIDERACE_EVENTS_ENABLED", "true"),
+    ];
+    let server = Server::start(&["--shards", "2"], &anonymous);
+    let url = format!("http://{}/events/room", server.address);
+    let source = Running::run(node("events.mjs", &[&url]));
+    assert_eq!(source.next("error")["code"], 403);
+    source.next("closed");
+}
+
+#[test]
+fn a_node_client_reconnects_after_a_restart() {
+    let mut server = Server::dev(&[]);
+    let address = server.address.to_string();
+    for transport in TRANSPORTS {
+        let session = Running::start(&address, "stay", transport);
+        session.next("subscribed");
+        server.publish("room", &json!("before"));
+        assert_eq!(session.next("publication")["data"], "before");
+        let (status, stderr) = server.stop();
+        assert_eq!(status.code(), Some(0), "{stderr}");
+        let lost = session.next("connecting");
+        assert_eq!((&lost["code"], &lost["reason"]), (&json!(3001), &json!("shutdown")));
+
+        server = Server::start(&["--dev", "--shards", "2", "--listen", &address], &[]);
+        session.next("connected");
+        session.next("subscribed");
+        server.publish("room", &json!("after"));
+        assert_eq!(session.next("publication")["data"], "after");
+        server.publish("room", &json!("end"));
+        assert_eq!(session.next("disconnected")["code"], 0);
+    }
 }
 
 #[test]

@@ -1,7 +1,8 @@
-//! Worlds of one to three cores in one thread, from a seed: everything real but the shell.
+//! Worlds of one to seven cores in one thread each, from a seed: everything real but the shell.
 //!
-//! `SIM_SEEDS=n` lives that many worlds; `SIM_SEED=s` lives the one of a failure again:
-//! `SIM_SEED=7 cargo test --test simulation -- --nocapture worlds`.
+//! `tests/simulate` lives them as CI does: optimised, on all CPUs, with the feature `simulation`, which
+//! brings the product's own mutations and bounds that small worlds reach. Without it, as in `cargo
+//! test`, a few worlds are lived with the bounds of the product.
 
 #![allow(unreachable_pub, reason = "`pub` says what other files of this test use")]
 
@@ -9,122 +10,109 @@ mod simulation {
     pub mod backend;
     pub mod centrifuge;
     pub mod client;
+    pub mod crowd;
     pub mod faults;
+    pub mod fleet;
     pub mod kernel;
     pub mod links;
+    pub mod node;
     pub mod oracle;
     pub mod plain;
     pub mod random;
     mod scenarios;
     pub mod scene;
+    pub mod seeds;
     pub mod settings;
     pub mod story;
+    pub mod stream;
     pub mod watch;
+    pub mod window;
     pub mod wire;
     pub mod world;
 }
 
-use std::panic::catch_unwind;
-
 use simulation::{
-    faults::Mutation,
-    story::{Summary, live},
-    watch,
+    faults::{Mutation, Wrong},
+    seeds::{first_failure, live_all},
+    story, watch,
 };
 
 /// Worlds of an ordinary run.
-const WORLDS: u64 = 1_000;
+const WORLDS: u64 = if cfg!(feature = "simulation") { 10_000 } else { 200 };
 /// Worlds of devices of an ordinary run.
-const LEASE_WORLDS: u64 = 400;
+const LEASE_WORLDS: u64 = if cfg!(feature = "simulation") { 10_000 } else { 100 };
 /// Worlds within which every mutation must be noticed.
-const MUTATED_WORLDS: u64 = 60;
-
-fn number(variable: &str) -> Option<u64> {
-    let value = std::env::var(variable).ok()?;
-    Some(value.parse().unwrap_or_else(|_| panic!("{variable} is a number, not {value}")))
-}
+const MUTATED_WORLDS: u64 = 2_000;
 
 #[test]
 fn worlds_keep_every_promise() {
-    if let Some(seed) = number("SIM_SEED") {
-        println!("{:?}", live(seed, None));
-        return;
-    }
-    let mut total = Summary::default();
-    for seed in 0..number("SIM_SEEDS").unwrap_or(WORLDS) {
-        let Ok(summary) = catch_unwind(|| live(seed, None)) else {
-            panic!(
-                "the world of seed {seed} failed; live it again with\n\
-                 SIM_SEED={seed} cargo test --test simulation -- --nocapture worlds"
-            );
-        };
-        total = total.and(summary);
-    }
+    let live = |seed| story::live(seed, Wrong::NOTHING);
+    let total = live_all("worlds_keep", WORLDS, live, story::Summary::and);
     println!("{total:?}");
-    assert!(total.deliveries > 0 && total.acknowledged > 0 && total.slow > 0, "{total:?}");
+    if simulation::seeds::number("SIM_SEED").is_none() {
+        let seen = [total.deliveries, total.acknowledged, total.slow, total.waited];
+        assert!(seen.iter().all(|times| *times > 0), "{total:?}");
+        let seen = [total.expired, total.addressed];
+        assert!(seen.iter().all(|times| *times > 0), "{total:?}");
+    }
 }
 
 #[test]
 fn a_seed_is_one_world() {
     for seed in 0..10 {
-        assert_eq!(live(seed, None), live(seed, None), "seed {seed}");
-    }
-}
-
-#[test]
-fn every_mutation_is_noticed() {
-    for mutation in Mutation::ALL {
-        let noticed =
-            (0..MUTATED_WORLDS).any(|seed| catch_unwind(|| live(seed, Some(mutation))).is_err());
-        assert!(noticed, "{mutation:?} went unnoticed in {MUTATED_WORLDS} worlds");
+        let lived = [(); 2].map(|()| story::live(seed, Wrong::NOTHING));
+        assert_eq!(lived[0], lived[1], "seed {seed}");
     }
 }
 
 #[test]
 fn leases_keep_every_promise() {
-    if let Some(seed) = number("SIM_SEED") {
-        println!("{:?}", watch::live(seed, None));
-        return;
-    }
-    let mut total = watch::Summary::default();
-    for seed in 0..number("SIM_SEEDS").unwrap_or(LEASE_WORLDS) {
-        let Ok(summary) = catch_unwind(|| watch::live(seed, None)) else {
-            panic!(
-                "the world of seed {seed} failed; live it again with\n\
-                 SIM_SEED={seed} cargo test --test simulation -- --nocapture leases"
-            );
-        };
-        total.hellos += summary.hellos;
-        total.handovers += summary.handovers;
-        total.conflicts += summary.conflicts;
-        total.expired += summary.expired;
-        total.wakes_read += summary.wakes_read;
-        total.wakes_confirmed += summary.wakes_confirmed;
-        total.wakes_repeated += summary.wakes_repeated;
-        total.drained += summary.drained;
-        total.drained_apart += summary.drained_apart;
-    }
+    let live = |seed| watch::live(seed, Wrong::NOTHING);
+    let total = live_all("leases_keep", LEASE_WORLDS, live, watch::Summary::and);
     println!("{total:?}");
-    let seen = [total.hellos, total.handovers, total.conflicts, total.expired];
-    assert!(seen.iter().all(|times| *times > 0), "{total:?}");
-    let seen = [total.wakes_read, total.wakes_confirmed, total.wakes_repeated];
-    assert!(seen.iter().all(|times| *times > 0), "{total:?}");
-    let seen = [total.drained, total.drained_apart];
-    assert!(seen.iter().all(|times| *times > 0), "{total:?}");
+    if simulation::seeds::number("SIM_SEED").is_none() {
+        let seen = [total.hellos, total.handovers, total.conflicts, total.expired];
+        assert!(seen.iter().all(|times| *times > 0), "{total:?}");
+        let seen = [total.wakes_read, total.wakes_confirmed, total.wakes_repeated];
+        assert!(seen.iter().all(|times| *times > 0), "{total:?}");
+        let seen = [total.drained, total.drained_apart];
+        assert!(seen.iter().all(|times| *times > 0), "{total:?}");
+    }
 }
 
 #[test]
 fn a_seed_is_one_world_of_leases() {
     for seed in 0..10 {
-        assert_eq!(watch::live(seed, None), watch::live(seed, None), "seed {seed}");
+        let lived = [(); 2].map(|()| watch::live(seed, Wrong::NOTHING));
+        assert_eq!(lived[0], lived[1], "seed {seed}");
     }
+}
+
+/// Each of these mistakes fails a world soon; says how soon.
+fn notice_all<S>(mistakes: impl IntoIterator<Item = Wrong>, live: impl Fn(u64, Wrong) -> S) {
+    let mut unnoticed = Vec::new();
+    for wrong in mistakes {
+        match first_failure(MUTATED_WORLDS, |seed| live(seed, wrong)) {
+            Some(worlds) => println!("{wrong:?}: noticed after {worlds} worlds"),
+            None => unnoticed.push(wrong),
+        }
+    }
+    assert!(unnoticed.is_empty(), "unnoticed in {MUTATED_WORLDS} worlds: {unnoticed:?}");
+}
+
+#[test]
+fn every_mutation_is_noticed() {
+    notice_all(Mutation::OF_CHANNELS.map(Wrong::fake), story::live);
 }
 
 #[test]
 fn every_mutation_of_leases_is_noticed() {
-    for mutation in watch::Mutation::ALL {
-        let noticed = (0..MUTATED_WORLDS)
-            .any(|seed| catch_unwind(|| watch::live(seed, Some(mutation))).is_err());
-        assert!(noticed, "{mutation:?} went unnoticed in {MUTATED_WORLDS} worlds");
-    }
+    notice_all(Mutation::OF_LEASES.map(Wrong::fake), watch::live);
+}
+
+#[cfg(feature = "simulation")]
+#[test]
+fn every_mutation_of_the_product_is_noticed() {
+    let product = |mutation| Wrong { fake: None, product: Some(mutation) };
+    notice_all(tiderace::mutations::Mutation::ALL.map(product), story::live);
 }

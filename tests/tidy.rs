@@ -9,6 +9,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("limits", &[]),
     ("close", &[]),
     ("metrics", &["limits", "close"]),
+    ("mutations", &[]),
     ("channels", &[]),
     ("config", &["channels", "limits"]),
     // A client of servers, ours and others': it shares nothing with the server but bytes on the wire.
@@ -20,13 +21,22 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("auth", &["channels", "limits"]),
     ("protocol", &["auth", "channels", "codec", "close", "limits"]),
     ("proxy", &["auth", "close", "limits", "protocol"]),
-    ("hub", &["channels", "protocol", "codec", "frame", "limits", "metrics"]),
+    ("hub", &["channels", "protocol", "codec", "frame", "limits", "metrics", "mutations"]),
     ("api", &["protocol", "hub", "codec", "auth", "close", "limits", "metrics"]),
     (
         "core",
         &[
-            "channels", "codec", "frame", "protocol", "hub", "auth", "api", "close", "limits",
+            "channels",
+            "codec",
+            "frame",
+            "protocol",
+            "hub",
+            "auth",
+            "api",
+            "close",
+            "limits",
             "metrics",
+            "mutations",
         ],
     ),
     // Impure: one core, the process, the program.

@@ -143,6 +143,12 @@ fn prepare(
     if arguments.dev {
         defaults.http_server.address = IpAddr::V4(Ipv4Addr::LOCALHOST);
         defaults.client.insecure = true;
+        defaults.sse.enabled = true;
+        defaults.http_stream.enabled = true;
+        defaults.uni_websocket.enabled = true;
+        defaults.uni_sse.enabled = true;
+        defaults.uni_http_stream.enabled = true;
+        defaults.events.enabled = true;
     }
     let flags = arguments.flags();
     let mut loaded = config::load(defaults, arguments.config.as_deref(), environment, &flags)?;

@@ -2,8 +2,10 @@
 
 mod body;
 pub(super) mod head;
+mod parameter;
 pub(super) mod response;
 
+pub use parameter::{decode, parameter};
 pub use response::{reason_phrase, write_continue, write_rejection, write_response};
 
 use super::take_front;

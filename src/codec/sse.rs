@@ -3,11 +3,10 @@
 //! Chunked coding (RFC 9112 section 7.1) tells a stream that was cut from one that ended. Lines
 //! end in LF alone: a parser that takes CR too must wait for the next byte behind a last CR.
 
-use super::http::response::{put_header, put_status_line};
-use std::io::Write;
-
-/// The chunk that ends a stream; the connection can carry the next request behind it.
-pub const END: &[u8] = b"0\r\n\r\n";
+use super::{
+    chunked::write_chunk,
+    http::response::{put_header, put_status_line},
+};
 
 /// A comment alone: a sign of life that no parser dispatches.
 pub const COMMENT: &[u8] = b"3\r\n:\n\n\r\n";
@@ -16,30 +15,68 @@ pub const COMMENT: &[u8] = b"3\r\n:\n\n\r\n";
 ///
 /// `X-Accel-Buffering` keeps proxies of the nginx kind from collecting what must arrive at once.
 pub fn write_head(out: &mut Vec<u8>, keep_alive: bool) {
+    write_stream_head(out, "text/event-stream", &[], keep_alive);
+}
+
+/// Appends the head of a response that goes on for as long as its connection, in chunks.
+pub fn write_stream_head(
+    out: &mut Vec<u8>,
+    content_type: &str,
+    extra_headers: &[(&str, &str)],
+    keep_alive: bool,
+) {
     put_status_line(out, 200);
-    put_header(out, "Content-Type", "text/event-stream");
+    put_header(out, "Content-Type", content_type);
     put_header(out, "Cache-Control", "no-cache");
     put_header(out, "X-Accel-Buffering", "no");
     put_header(out, "Transfer-Encoding", "chunked");
     put_header(out, "Connection", if keep_alive { "keep-alive" } else { "close" });
+    for (name, value) in extra_headers {
+        put_header(out, name, value);
+    }
     out.extend_from_slice(b"\r\n");
+}
+
+/// Appends `data:` lines and the empty line that ends an event, without a chunk around them. A line
+/// ends where a parser of event streams ends one: at LF, CR or both together.
+pub fn put_data(out: &mut Vec<u8>, data: &[u8]) {
+    for line in lines(data) {
+        out.extend_from_slice(b"data: ");
+        out.extend_from_slice(line);
+        out.push(b'\n');
+    }
+    out.push(b'\n');
+}
+
+/// Bytes that [`put_data`] appends.
+pub fn data_bytes(data: &[u8]) -> usize {
+    lines(data).map(|line| b"data: \n".len() + line.len()).sum::<usize>() + 1
+}
+
+fn lines(data: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = Some(data);
+    std::iter::from_fn(move || {
+        let data = rest?;
+        let Some(end) = memchr::memchr2(b'\n', b'\r', data) else {
+            rest = None;
+            return Some(data);
+        };
+        let pair = data[end..].starts_with(b"\r\n");
+        rest = Some(&data[end + 1 + usize::from(pair)..]);
+        Some(&data[..end])
+    })
 }
 
 /// Appends one event as one chunk. `data` is split at its newlines, one `data:` line each.
 pub fn write_event(out: &mut Vec<u8>, event: &str, data: &str) {
     debug_assert!(!event.contains(['\r', '\n']), "a name is one line");
-    let mut text = Vec::with_capacity(event.len() + data.len() + 24);
-    text.extend_from_slice(b"event: ");
-    text.extend_from_slice(event.as_bytes());
-    for line in data.split(['\n', '\r']) {
-        text.extend_from_slice(b"\ndata: ");
-        text.extend_from_slice(line.as_bytes());
-    }
-    text.extend_from_slice(b"\n\n");
-    // Writing to a vector does not fail.
-    let _ = write!(out, "{:x}\r\n", text.len());
-    out.extend_from_slice(&text);
-    out.extend_from_slice(b"\r\n");
+    let bytes = b"event: \n".len() + event.len() + data_bytes(data.as_bytes());
+    write_chunk(out, bytes, |out| {
+        out.extend_from_slice(b"event: ");
+        out.extend_from_slice(event.as_bytes());
+        out.push(b'\n');
+        put_data(out, data.as_bytes());
+    });
 }
 
 #[cfg(test)]

@@ -2,9 +2,11 @@
 
 use std::collections::VecDeque;
 
+use super::Emulated;
 use crate::{
     hub::{FromHome, ShardId, ToHome},
     limits::LINK_BACKLOG_BYTES_MAX,
+    mutations::{self, Mutation},
 };
 
 /// One message over a link.
@@ -14,12 +16,18 @@ pub enum LinkMessage {
     ToHome(ToHome),
     /// A home tells a shard.
     FromHome(FromHome),
+    /// A client of a stream said something to another shard than its own. Boxed: it is rare.
+    Emulated(Box<Emulated>),
 }
 
 const _: () = assert!(size_of::<LinkMessage>() <= 64, "a link's entry is one cache line");
 
 impl LinkMessage {
-    /// Bytes of publications that the message pins.
+    fn is_published(&self) -> bool {
+        matches!(self, Self::FromHome(FromHome::Published { .. }))
+    }
+
+    /// Bytes of publications, and of what clients said, that the message pins.
     fn publication_bytes(&self) -> usize {
         match self {
             Self::ToHome(ToHome::Publish { publication, .. }) => publication.cost_bytes(),
@@ -28,6 +36,7 @@ impl LinkMessage {
                     + broadcast.channels.iter().map(|(_, name)| name.len()).sum::<usize>()
             }
             Self::FromHome(FromHome::Published { published, .. }) => published.cost_bytes(),
+            Self::Emulated(emulated) => emulated.cost_bytes(),
             _ => 0,
         }
     }
@@ -45,7 +54,13 @@ impl Backlog {
     /// refused by whoever asks [`Backlog::is_full`] before.
     pub(super) fn push(&mut self, message: LinkMessage) {
         self.publication_bytes += message.publication_bytes();
-        self.messages.push_back(message);
+        let mut at = self.messages.len();
+        if mutations::is_on(Mutation::HomeJoins) && !message.is_published() {
+            while at > 0 && self.messages[at - 1].is_published() {
+                at -= 1;
+            }
+        }
+        self.messages.insert(at, message);
     }
 
     /// Whether publications wait in it up to the bound.
@@ -58,6 +73,11 @@ impl Backlog {
         self.messages.is_empty()
     }
 
+    /// What waits, oldest first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &LinkMessage> {
+        self.messages.iter()
+    }
+
     /// Hands messages to `push` until it gives one back; returns whether all went.
     pub(super) fn drain(
         &mut self,
@@ -67,6 +87,10 @@ impl Backlog {
         while let Some(message) = self.messages.pop_front() {
             let bytes = message.publication_bytes();
             if let Err(message) = push(to, message) {
+                let leave = matches!(message, LinkMessage::ToHome(ToHome::Leave { .. }));
+                if leave && mutations::is_on(Mutation::DropsLeaveOnFullLink) {
+                    continue;
+                }
                 self.messages.push_front(message);
                 return false;
             }

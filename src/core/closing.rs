@@ -6,9 +6,9 @@
 use super::{Core, Phase, Session, flush::How, flush::Operation};
 use crate::{
     close::{self, CloseReason},
-    codec::websocket::write_close,
     hub::{ConnRef, ToHome},
     limits::CLOSE_TIMEOUT_MS,
+    mutations::{self, Mutation},
     protocol::Now,
 };
 
@@ -37,10 +37,11 @@ impl Core {
         let slow = connection.slow;
         let reason = if slow { close::SLOW } else { reason };
         let told = connection.terms(reason);
-        let websocket = connection.is_websocket();
         self.subscriptions.forget_connect(conn.slot);
         self.leave_all(conn);
         let connection = self.slots.at(conn.slot);
+        let text = text.filter(|_| !slow).unwrap_or(told.reason);
+        let farewell = connection.farewell(told, text);
         connection.phase = Phase::Flushing;
         let connected = std::mem::take(&mut connection.connected);
         let registered = std::mem::take(&mut connection.registered);
@@ -58,9 +59,10 @@ impl Core {
         } else {
             connection.writer.drop_unanswered();
         }
-        if websocket {
-            let text = text.filter(|_| !slow).unwrap_or(told.reason);
-            connection.writer.push_own(|out| write_close(out, told.code, text));
+        if let Some(farewell) = farewell {
+            if !farewell.is_empty() {
+                connection.writer.push_own(|out| out.extend_from_slice(&farewell));
+            }
             *self.closed.entry(told.code).or_default() += 1;
             tracing::debug!(
                 shard = self.shard,
@@ -90,19 +92,16 @@ impl Core {
     /// Goes on with a close as far as it can.
     pub(super) fn progress(&mut self, conn: ConnRef) {
         let Some(connection) = self.slots.get(conn) else { return };
+        let unused = connection.operations == 0 || mutations::is_on(Mutation::FreesSlotAtClose);
         match connection.phase {
             Phase::Flushing if connection.writer.is_idle() && !connection.input_ended => {
                 connection.phase = Phase::HalfClosed;
                 self.begin(conn, Operation::Shutdown(How::Write));
             }
             // The peer is through as well: closing the descriptor says all that FIN would.
-            Phase::Flushing if connection.writer.is_idle() && connection.operations == 0 => {
-                self.release(conn);
-            }
-            Phase::HalfClosed if connection.input_ended && connection.operations == 0 => {
-                self.release(conn);
-            }
-            Phase::Aborting if connection.operations == 0 => self.release(conn),
+            Phase::Flushing if connection.writer.is_idle() && unused => self.release(conn),
+            Phase::HalfClosed if connection.input_ended && unused => self.release(conn),
+            Phase::Aborting if unused => self.release(conn),
             _ => {}
         }
     }

@@ -1,10 +1,12 @@
 //! One connection: its life from accept to the last completion, and the slot that it lives in.
 
-use super::{watch::Watch, writer::Writer};
+use super::{streams::Stream, watch::Watch, writer::Writer};
 use crate::{
     close::CloseReason,
-    codec::{http, websocket},
+    codec::{http, transport::Transport, websocket},
     hub::{ConnRef, NO_SUBSCRIPTIONS},
+    limits::{GENERATION_FIRST, bound},
+    mutations::{self, Mutation},
     protocol::{Name, centrifuge, handler::Handler},
 };
 
@@ -35,10 +37,36 @@ pub(super) enum Session {
     Http(Http),
     /// The Centrifuge protocol over WebSocket.
     Centrifuge { reader: websocket::Reader, session: centrifuge::Session },
+    /// The Centrifuge protocol in a response that does not end by itself.
+    Stream { stream: Box<Stream>, session: centrifuge::Session },
     /// A device's watch request, or its stream.
     Watch(Watch),
     /// An embedder's handler over WebSocket.
     Handler { reader: websocket::Reader, handler: Box<dyn Handler>, commands: u32 },
+}
+
+impl Session {
+    /// How its messages travel.
+    pub(super) fn transport(&self) -> Transport {
+        match self {
+            Self::Stream { stream, .. } => stream.transport,
+            Self::Centrifuge { session, .. } if session.is_unidirectional() => {
+                Transport::UniWebsocket
+            }
+            Self::Centrifuge { .. } => Transport::Websocket,
+            _ => Transport::Plain,
+        }
+    }
+}
+
+impl Session {
+    /// Its session of the Centrifuge protocol, on whatever transport.
+    pub(super) fn centrifuge(&mut self) -> Option<&mut centrifuge::Session> {
+        match self {
+            Self::Centrifuge { session, .. } | Self::Stream { session, .. } => Some(session),
+            _ => None,
+        }
+    }
 }
 
 /// HTTP before or instead of an upgrade.
@@ -74,6 +102,8 @@ pub(super) struct Connection {
     pub(super) dirty: bool,
     /// Its queue was over the bound; it is closed before anything else is queued.
     pub(super) slow: bool,
+    /// Subscriptions that lost their position and are about to be ended for it.
+    pub(super) overruns: u16,
     /// Has a place of the connection limit; without one it is only told so.
     pub(super) admitted: bool,
     /// Told that it is connected: counts as a client.
@@ -82,12 +112,14 @@ pub(super) struct Connection {
     pub(super) registered: bool,
 }
 
+const _: () = assert!(size_of::<Connection>() <= 192, "an idle connection costs this much");
+
 impl Connection {
     fn free() -> Self {
         Self {
             session: Session::None,
             writer: Writer::default(),
-            generation: 0,
+            generation: GENERATION_FIRST,
             first_subscription: NO_SUBSCRIPTIONS,
             subscriptions: 0,
             discarded_bytes: 0,
@@ -97,6 +129,7 @@ impl Connection {
             input_ended: false,
             dirty: false,
             slow: false,
+            overruns: 0,
             admitted: false,
             connected: false,
             registered: false,
@@ -106,7 +139,9 @@ impl Connection {
     /// The user, empty for an anonymous one.
     pub(super) fn user(&self) -> Option<&Name> {
         match &self.session {
-            Session::Centrifuge { session, .. } => Some(session.user()),
+            Session::Centrifuge { session, .. } | Session::Stream { session, .. } => {
+                Some(session.user())
+            }
             _ => None,
         }
     }
@@ -115,16 +150,13 @@ impl Connection {
         self.phase == Phase::Open
     }
 
-    /// Whether the session speaks WebSocket and is owed a close frame.
-    pub(super) fn is_websocket(&self) -> bool {
-        matches!(self.session, Session::Centrifuge { .. } | Session::Handler { .. })
-    }
-
     /// When the session wants to be looked at next.
     pub(super) fn deadline_ms(&self) -> u64 {
         match &self.session {
             Session::Http(http) => http.deadline_ms,
-            Session::Centrifuge { session, .. } => session.deadline_ms(),
+            Session::Centrifuge { session, .. } | Session::Stream { session, .. } => {
+                session.deadline_ms()
+            }
             Session::Watch(watch) => watch.deadline_ms(),
             Session::Closing { deadline_ms } => *deadline_ms,
             Session::Handler { .. } | Session::None => u64::MAX,
@@ -144,7 +176,7 @@ impl Connection {
     }
 }
 
-const SLOTS_PER_PAGE: usize = 256;
+const SLOTS_PER_PAGE: usize = bound(256, 4);
 
 /// The table of connections. Slots come in pages and never move; free ones are reused last first.
 pub(super) struct Slots {
@@ -177,7 +209,10 @@ impl Slots {
     pub(super) fn release(&mut self, slot: u32) {
         let connection = self.at(slot);
         debug_assert_eq!(connection.operations, 0);
-        let generation = connection.generation.wrapping_add(1);
+        let mut generation = connection.generation.wrapping_add(1);
+        if mutations::is_on(Mutation::NarrowsGenerations) {
+            generation %= 4;
+        }
         *connection = Connection { generation, ..Connection::free() };
         self.free.push(slot);
         self.used -= 1;
@@ -191,8 +226,9 @@ impl Slots {
     pub(super) fn get(&mut self, conn: ConnRef) -> Option<&mut Connection> {
         let page = self.pages.get_mut(conn.slot as usize / SLOTS_PER_PAGE)?;
         let connection = &mut page[conn.slot as usize % SLOTS_PER_PAGE];
-        (connection.phase != Phase::Free && connection.generation == conn.generation)
-            .then_some(connection)
+        let known = connection.generation == conn.generation
+            || mutations::is_on(Mutation::SkipsConnectionGeneration);
+        (connection.phase != Phase::Free && known).then_some(connection)
     }
 
     /// Slots in use.

@@ -7,16 +7,20 @@ use super::{Core, LinkMessage};
 use crate::{
     close,
     hub::{ConnRef, ShardId, ToHome},
+    limits::bound,
+    mutations::{self, Mutation},
     protocol::Now,
 };
 
 /// Connections closed in one flush.
-const CLOSES_PER_FLUSH: u32 = 256;
+const CLOSES_PER_FLUSH: u32 = bound(256, 8) as u32;
 
 /// How far the drain of this shard is.
 #[derive(Debug, Default)]
 pub(super) struct Drain {
     begun: bool,
+    /// The first round is due as soon as nothing waits for its turn in front of it.
+    marks: bool,
     /// Markers of each round that came from other shards.
     markers: [usize; 2],
     sent: [bool; 2],
@@ -31,7 +35,8 @@ impl Drain {
 
     /// Whether all first markers of the `others` are here and the second round is to be sent.
     fn owes_second_round(&self, others: usize) -> bool {
-        self.sent[0] && self.markers[0] == others && !self.sent[1]
+        let all = self.markers[0] == others || mutations::is_on(Mutation::MarksOnce);
+        self.sent[0] && all && !self.sent[1]
     }
 
     fn is_quiet(&self, others: usize) -> bool {
@@ -45,10 +50,20 @@ impl Core {
         self.drain.begun = true;
     }
 
-    /// Sends the first round of markers; all shards refuse publishes by now.
+    /// Sends the first round of markers, behind what backends publish that waits for its turn;
+    /// all shards refuse publishes by now.
     pub fn drain_mark(&mut self) {
-        self.send_markers(0);
-        self.markers_progress();
+        self.drain.marks = true;
+        self.mark_behind_publications();
+    }
+
+    /// Sends the first round of markers when it is due.
+    pub(super) fn mark_behind_publications(&mut self) {
+        if self.drain.marks && self.later.is_empty() {
+            self.drain.marks = false;
+            self.send_markers(0);
+            self.markers_progress();
+        }
     }
 
     /// Whether nothing that was acknowledged is still between the shards.

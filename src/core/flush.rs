@@ -5,11 +5,12 @@ use crate::{
     auth::Verdict,
     frame::Segment,
     hub::{ConnRef, ShardId},
+    limits::bound,
     protocol::Now,
 };
 
 /// Sends of one flush; after them the shell looks at ring and links before it goes on.
-const SENDS_PER_FLUSH: usize = 256;
+const SENDS_PER_FLUSH: usize = bound(256, 3);
 
 /// Which directions of a socket a shutdown ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

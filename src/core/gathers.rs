@@ -14,7 +14,8 @@ use crate::{
     hub::{ConnRef, HomeAnswer, HttpReply, ReplyTo, ShardId, ToHome},
     limits::{
         BATCH_PARALLEL_MAX, BATCH_REPLY_BYTES_MAX, CHANNELS_PER_ANSWER_MAX,
-        CONNECTIONS_PER_ANSWER_MAX, ORDERS_IN_FLIGHT_MAX, REQUESTS_IN_FLIGHT_MAX,
+        CONNECTIONS_PER_ANSWER_MAX, GENERATION_FIRST, ORDERS_IN_FLIGHT_MAX, REQUESTS_IN_FLIGHT_MAX,
+        bound,
     },
     metrics::Counts,
     protocol::{Act, Described, ErrorCode, Name, Now, Order, StreamPosition},
@@ -22,10 +23,10 @@ use crate::{
 
 /// Publications, orders and commands of batches that one turn sends for backends; what is more waits
 /// for the next turns.
-pub(super) const CALLS_PER_TURN: usize = 1_024;
+pub(super) const CALLS_PER_TURN: usize = bound(1_024, 2);
 
 /// Orders that one step sends: so many calls go on side by side.
-const ORDERS_PER_STEP: usize = 64;
+const ORDERS_PER_STEP: usize = bound(64, 1);
 
 /// Who waits for a gathered answer.
 #[derive(Debug)]
@@ -214,7 +215,7 @@ impl Gathers {
 
     fn insert(&mut self, gather: Gather) -> Place {
         let index = self.free.pop().unwrap_or_else(|| {
-            self.places.push((0, None));
+            self.places.push((GENERATION_FIRST, None));
             (self.places.len() - 1) as u32
         });
         let (generation, place) = &mut self.places[index as usize];
@@ -304,6 +305,7 @@ impl Core {
             self.go_on(now, place);
             self.settle(now);
         }
+        self.mark_behind_publications();
     }
 
     /// One step of a long call.

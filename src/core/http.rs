@@ -1,6 +1,9 @@
 //! HTTP of one connection: the API, health, the page, and upgrades to WebSocket.
 
-use super::{Core, Session, gathers::Asker, requests::connection_ref, watch::Asked};
+use super::{
+    Core, Session, endpoints::Asked as Transport, gathers::Asker, requests::connection_ref,
+    watch::Asked,
+};
 use crate::{
     api::{
         self, Call, ErrorMode, shapes,
@@ -28,7 +31,8 @@ enum Route {
     Call { call: Call, keep_alive: bool, mode: ErrorMode },
     WatchCall { call: WatchCall, keep_alive: bool },
     Watch(Asked),
-    Centrifuge { response: Vec<u8> },
+    Transport(Transport),
+    Centrifuge { response: Vec<u8>, unidirectional: bool },
     Handler { response: Vec<u8>, route: usize },
     Reject(http::Rejection),
 }
@@ -142,13 +146,19 @@ impl Core {
                 self.watch_call(now, Caller::Http(reply), call);
             }
             Route::Watch(asked) => self.watch_asked(now, conn, asked),
-            Route::Centrifuge { response } => {
+            Route::Transport(Transport::Open(open)) => self.open_stream(now, conn, open),
+            Route::Transport(Transport::Emulate(emulate)) => self.emulate(now, conn, emulate),
+            Route::Transport(Transport::Answer(answer)) => self.answer_request(now, conn, answer),
+            Route::Centrifuge { response, unidirectional } => {
                 self.queue(conn, |out| out.extend_from_slice(&response));
                 let mut client = [0; 16];
                 self.random.fill_bytes(&mut client);
                 let spread = self.random.next_u32();
                 let policy = &self.process.settings.policy;
-                let session = centrifuge::Session::new(now, client, spread, policy);
+                let mut session = centrifuge::Session::new(now, client, spread, policy);
+                if unidirectional {
+                    session = session.unidirectional();
+                }
                 self.wheel.set(conn.slot, session.deadline_ms());
                 let reader = websocket::Reader::new();
                 self.slots.at(conn.slot).session = Session::Centrifuge { reader, session };
@@ -168,7 +178,7 @@ impl Core {
     }
 
     /// No more requests: the connection ends when what is owed is out.
-    fn end_requests(&mut self, now: Now, conn: ConnRef) {
+    pub(super) fn end_requests(&mut self, now: Now, conn: ConnRef) {
         let Some(connection) = self.slots.get(conn) else { return };
         let owed = connection.writer.unfilled() > 0;
         match &mut connection.session {
@@ -234,8 +244,11 @@ impl super::Settings {
         let watch = self.watch.as_ref().and_then(|watch| watch.asked(request));
         match handler {
             Some(route) => self.upgrade(request, |response| Route::Handler { response, route }),
-            None if path == "/connection/websocket" => {
-                self.upgrade(request, |response| Route::Centrifuge { response })
+            None if let Some(unidirectional) = self.endpoints.websocket_at(path) => {
+                self.upgrade(request, |response| Route::Centrifuge { response, unidirectional })
+            }
+            None if let Some(asked) = self.endpoints.asked(request, &self.allowed_origins) => {
+                Route::Transport(asked)
             }
             None if let Some(asked) = watch => Route::Watch(asked),
             None if let Some(name) = self.api_method(path) => self.api(request, name),

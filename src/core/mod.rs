@@ -10,24 +10,29 @@ mod calls;
 mod closing;
 mod connection;
 mod drain;
+mod endpoints;
 mod fanout;
 mod flush;
 mod gathers;
 mod http;
 mod orders;
 mod outside;
+mod overrun;
 mod requests;
 mod sessions;
 mod settings;
+mod streams;
 mod subscriptions;
 mod watch;
 mod wheel;
 mod writer;
 
 pub use backlog::LinkMessage;
+pub use endpoints::{Endpoint, Endpoints};
 pub use flush::{Flush, How, Shell};
 pub use outside::{OutsideAnswer, OutsideCall};
 pub use settings::{Process, Route, Settings};
+pub use streams::Emulated;
 pub use watch::{Lookup, WatchSettings};
 
 use std::{
@@ -44,6 +49,7 @@ use self::{
     flush::Operation,
     gathers::Gathers,
     orders::Listing,
+    overrun::Lost,
     subscriptions::Subscriptions,
     watch::WatchState,
     wheel::Wheel,
@@ -54,9 +60,13 @@ use crate::{
     hub::{
         Congestion, ConnRef, FromHome, Home, HomeAnswer, Leases, Local, ReplyTo, ShardId, ToHome,
     },
+    limits::bound,
     metrics::{Counters, Counts},
     protocol::{Answer, Effect, Now},
 };
+
+/// Deadlines of connections that one tick looks at.
+const DUE_PER_TICK: usize = bound(1_024, 2);
 
 /// Why a receive ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +99,8 @@ pub struct Core {
     dirty: VecDeque<u32>,
     /// Connections whose queue was over the bound when something came for them.
     slow: Vec<ConnRef>,
+    /// Subscriptions whose client must recover what it did not read in time.
+    overruns: Lost,
     operations: Vec<(ConnRef, Operation)>,
     outside_answers: Vec<(u64, OutsideAnswer)>,
     /// Messages between the shard and itself that the current input caused.
@@ -133,6 +145,7 @@ impl Core {
             congestion: Congestion::NONE,
             dirty: VecDeque::new(),
             slow: Vec::new(),
+            overruns: Lost::new(),
             operations: Vec::new(),
             outside_answers: Vec::new(),
             to_self: VecDeque::new(),
@@ -251,6 +264,7 @@ impl Core {
         match message {
             LinkMessage::ToHome(message) => self.apply_to_home(now, from, message),
             LinkMessage::FromHome(message) => self.apply_from_home(now, message),
+            LinkMessage::Emulated(emulated) => self.emulated(now, &emulated),
         }
         self.settle(now);
     }
@@ -265,7 +279,7 @@ impl Core {
     pub fn tick(&mut self, now: Now) -> bool {
         let histories_left = self.home.expire(now.monotonic_ms);
         let leases_left = self.leases_due(now) || histories_left;
-        for _ in 0..1024 {
+        for _ in 0..DUE_PER_TICK {
             let Some(slot) = self.wheel.pop(now.monotonic_ms) else { return leases_left };
             let connection = self.slots.at(slot);
             let conn = ConnRef { slot, generation: connection.generation };
@@ -308,6 +322,10 @@ impl Core {
     /// until nothing new comes of it.
     fn settle(&mut self, now: Now) {
         loop {
+            // First of all: until it has left, a subscription must not get what is behind its gap.
+            if self.lose_overrun() {
+                continue;
+            }
             if let Some(message) = self.from_self.pop_front() {
                 self.apply_from_home(now, message);
             } else if let Some(message) = self.to_self.pop_front() {
@@ -399,6 +417,16 @@ impl Core {
     /// The home on this shard, to be asked by tests.
     pub fn home(&self) -> &Home {
         &self.home
+    }
+
+    /// Who of this shard's connections gets what, to be asked by tests.
+    pub fn local(&self) -> &Local {
+        &self.local
+    }
+
+    /// What waits in front of the link to a shard, to be looked at by tests.
+    pub fn waiting(&self, to: ShardId) -> impl Iterator<Item = &LinkMessage> {
+        self.backlogs[usize::from(to)].iter()
     }
 
     /// The leases on this shard, to be asked by tests.

@@ -2,19 +2,20 @@
 
 use std::sync::Arc;
 
-use super::{Core, Session, requests::NO_PLACE};
+use super::{Core, requests::NO_PLACE};
 use crate::{
     close::{self, CloseReason},
+    codec::transport::Transport,
     hub::{
         ChannelPattern, ConnRef, FromHome, Group, HomeAnswer, NO_SUBSCRIPTIONS, Pending, ReplyTo,
         ShardId,
     },
-    limits::CONNECTIONS_PER_ANSWER_MAX,
-    protocol::{Act, Described, ErrorCode, Name, Now, Order, centrifuge::Unsubscribed},
+    limits::{CONNECTIONS_PER_ANSWER_MAX, bound},
+    protocol::{Act, Answer, Described, ErrorCode, Name, Now, Order, centrifuge::Unsubscribed},
 };
 
 /// Places of a table that one turn looks at for a list.
-const PLACES_PER_TURN: usize = 1_024;
+const PLACES_PER_TURN: usize = bound(1_024, 3);
 
 /// A list that is being made, a stretch of a table each turn.
 #[derive(Debug)]
@@ -53,7 +54,8 @@ impl Core {
             Act::Unsubscribe { channel } => self.end_subscriptions(now, conn, channel),
             Act::Subscribe { channel, terms, recover } => {
                 let connection = self.slots.at(conn.slot);
-                let Session::Centrifuge { session, .. } = &connection.session else { return };
+                let is_event_stream = connection.session.transport() == Transport::Events;
+                let Some(session) = connection.session.centrifuge() else { return };
                 let policy = &self.process.settings.policy;
                 let (terms, recover) = ((**terms).clone(), recover.clone());
                 let Some(options) = session.server_terms(policy, channel, recover, terms) else {
@@ -62,7 +64,8 @@ impl Core {
                     return;
                 };
                 let first = connection.first_subscription;
-                if self.local.find(first, channel).is_none() {
+                // An event stream is about its own channel alone.
+                if !is_event_stream && self.local.find(first, channel).is_none() {
                     // The grant confirms it.
                     let pending = Pending { command: 0, place: NO_PLACE };
                     self.subscribe(now, conn, pending, channel, options, Some((from, reply)));
@@ -89,12 +92,11 @@ impl Core {
 
     fn is_meant(&mut self, conn: ConnRef, order: &Order) -> bool {
         let Some(connection) = self.slots.get(conn).filter(|c| c.is_open()) else { return false };
-        let Session::Centrifuge { session, .. } = &connection.session else { return false };
+        let Some(session) = connection.session.centrifuge() else { return false };
         let client = session.client_id();
         order.client.as_ref().is_none_or(|only| **only == *client)
-            // A session id is what transports other than WebSocket have.
-            && order.session.is_none()
             && !order.except.contains(&*client)
+            && order.session.as_ref().is_none_or(|only| **only == self.session_id(conn))
     }
 
     /// Ends a subscription by the backend's will, all where `channel` is empty; the client is told.
@@ -111,17 +113,12 @@ impl Core {
             ending.extend(self.local.find(first, channel));
         }
         for sub in ending {
-            let (channel, pending) = (self.local.name_of(sub), self.local.pending(sub));
-            self.leave(conn, sub);
-            match pending {
-                // It was not active yet: its command is answered as refused.
-                Some(Pending { command, place }) if place != NO_PLACE => {
-                    let failed = crate::protocol::Answer::Failed(ErrorCode::PERMISSION_DENIED);
-                    self.answer(now, conn, place, command, failed);
-                }
-                _ => self.tell(now, conn, |session, _, _| {
+            let channel = self.local.name_of(sub);
+            // One that was not active yet is refused.
+            if !self.end_pending(now, conn, sub, Answer::Failed(ErrorCode::PERMISSION_DENIED)) {
+                self.tell(now, conn, |session, _, _| {
                     session.unsubscribed(&channel, Unsubscribed::SERVER)
-                }),
+                });
             }
         }
     }
@@ -129,8 +126,9 @@ impl Core {
     fn describe(&mut self, conn: ConnRef) -> Option<Described> {
         let connection = self.slots.get(conn)?;
         let first = connection.first_subscription;
-        let Session::Centrifuge { session, .. } = &connection.session else { return None };
-        let mut described = session.described();
+        let transport = connection.session.transport().name();
+        let session = connection.session.centrifuge()?;
+        let mut described = session.described(transport);
         let mut next = (first != NO_SUBSCRIPTIONS).then_some(first);
         while let Some(sub) = next {
             described.channels.push(self.local.name_of(sub));

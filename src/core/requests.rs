@@ -1,12 +1,11 @@
 //! What sessions ask of the core, and the answers on their way back into the queue.
 
-use super::{Core, Session};
+use super::{Core, Session, streams::events_at_begin};
 use crate::{
-    codec::websocket::{Opcode, write_frame},
     hub::{ConnRef, HomeAnswer, Pending, Publication, Read, ReplyTo, ToHome},
     limits::COMMANDS_IN_FLIGHT_MAX,
     protocol::{
-        Answer, ErrorCode, Now, Request,
+        Answer, ErrorCode, Now, Request, Subscribed, centrifuge,
         handler::{ConnectionRef, Context},
     },
 };
@@ -30,7 +29,7 @@ impl Core {
         }
         let connection = self.slots.at(conn.slot);
         let place = match connection.session {
-            Session::Centrifuge { .. } => connection.writer.reserve(),
+            Session::Centrifuge { .. } | Session::Stream { .. } => connection.writer.reserve(),
             _ => NO_PLACE,
         };
         let in_flight = connection.writer.unfilled() as usize;
@@ -62,12 +61,8 @@ impl Core {
             }
             Request::Unsubscribe { .. } => {
                 if let Some(sub) = ending {
-                    let pending = self.local.pending(sub);
-                    self.leave(conn, sub);
                     // Its grant will find nobody: the attempt was active for no publication.
-                    if let Some(Pending { command, place }) = pending {
-                        self.answer(now, conn, place, command, Answer::Subscribed(None));
-                    }
+                    self.end_pending(now, conn, sub, Answer::Subscribed(None));
                 }
                 self.answer(now, conn, place, command, Answer::Unsubscribed);
             }
@@ -118,7 +113,7 @@ impl Core {
     ) {
         let answer = match answer {
             HomeAnswer::Registered => return self.registered(now, conn),
-            HomeAnswer::Failed(error) if self.is_connecting(conn) => {
+            HomeAnswer::Failed(error) if self.connects_by(conn, command) => {
                 return self.connect_failed(now, conn, error);
             }
             HomeAnswer::Published(_) => Answer::Published,
@@ -149,18 +144,24 @@ impl Core {
         answer: Answer,
     ) {
         let Some(connection) = self.slots.get(conn).filter(|c| c.is_open()) else { return };
+        let transport = connection.session.transport();
         match &mut connection.session {
-            Session::Centrifuge { session, .. } => {
-                let connected = matches!(answer, Answer::Connected(_));
-                let text = session.answered(now, &self.process.settings.policy, command, answer);
-                let mut framed = Vec::with_capacity(text.len() + 4);
-                write_frame(&mut framed, Opcode::Text, &text);
-                if connected {
-                    connection.connected = true;
-                    self.clients += 1;
-                    self.anonymous_clients += u64::from(!connection.registered);
-                }
+            Session::Centrifuge { session, .. } | Session::Stream { session, .. } => {
+                let policy = &self.process.settings.policy;
+                let text = match answer {
+                    Answer::Connected(active) => {
+                        self.connected(now, conn, place, command, &active);
+                        return;
+                    }
+                    Answer::Failed(error) if session.is_unidirectional() => {
+                        self.close(now, conn, centrifuge::disconnect_of(error));
+                        return;
+                    }
+                    answer => session.answered(now, policy, command, answer),
+                };
                 self.wheel.set(conn.slot, session.deadline_ms());
+                let mut framed = Vec::with_capacity(text.len() + 16);
+                transport.write(&mut framed, &text);
                 self.fill(conn, place, framed);
             }
             Session::Handler { .. } if self.telling_handler => {
@@ -169,6 +170,40 @@ impl Core {
             Session::Handler { .. } => self.tell_handler(now, conn, command, answer),
             Session::Http(_) | Session::Watch(_) | Session::Closing { .. } | Session::None => {}
         }
+    }
+
+    /// The connect command is answered: the client is there, and in these channels.
+    fn connected(
+        &mut self,
+        now: Now,
+        conn: ConnRef,
+        place: u32,
+        command: u32,
+        active: &[Subscribed],
+    ) {
+        let id = self.session_id(conn);
+        let connection = self.slots.at(conn.slot);
+        let transport = connection.session.transport();
+        let Some(session) = connection.session.centrifuge() else { return };
+        let policy = &self.process.settings.policy;
+        let text = session.connected(now, policy, command, &id, active);
+        self.wheel.set(conn.slot, session.deadline_ms());
+        connection.connected = true;
+        self.clients += 1;
+        self.anonymous_clients += u64::from(!connection.registered);
+        let answer = match connection.session.take_head() {
+            Some(mut head) => {
+                let begin = active.first().and_then(|subscribed| subscribed.begin.as_ref());
+                head.extend_from_slice(&events_at_begin(begin));
+                head
+            }
+            None => {
+                let mut framed = Vec::with_capacity(text.len() + 16);
+                transport.write(&mut framed, &text);
+                framed
+            }
+        };
+        self.fill(conn, place, answer);
     }
 
     /// Tells a handler what became of its request, at the place in the connection's order where that
@@ -194,9 +229,11 @@ impl Core {
         }
     }
 
-    /// Queues a text message of this connection alone.
-    pub(super) fn queue_text(&mut self, conn: ConnRef, text: &[u8]) {
-        self.queue(conn, |out| write_frame(out, Opcode::Text, text));
+    /// Queues a message of a session, as its transport carries it.
+    pub(super) fn queue_message(&mut self, conn: ConnRef, text: &[u8]) {
+        let Some(connection) = self.slots.get(conn) else { return };
+        let transport = connection.session.transport();
+        self.queue(conn, |out| transport.write(out, text));
     }
 
     /// Queues bytes of this connection alone, or closes it if too many wait already.
@@ -237,7 +274,7 @@ impl Core {
             return;
         }
         match &mut connection.session {
-            Session::Centrifuge { session, .. } => {
+            Session::Centrifuge { session, .. } | Session::Stream { session, .. } => {
                 let mut effects = Vec::new();
                 session.due(now, &self.process.settings.policy, &mut effects);
                 self.run(now, conn, &mut effects);

@@ -5,7 +5,7 @@ use crate::{
     close::{self, CloseReason},
     codec::websocket::{Message, Opcode, write_frame},
     hub::ConnRef,
-    protocol::{Effect, Now, handler::Context},
+    protocol::{Effect, Now, centrifuge, handler::Context},
 };
 
 /// What one look at the input brought.
@@ -21,7 +21,7 @@ enum Step {
     /// The connection speaks HTTP.
     Http,
     /// Nothing is expected.
-    Watch,
+    Unexpected,
 }
 
 impl Core {
@@ -47,8 +47,8 @@ impl Core {
                     self.queue(conn, |out| write_frame(out, Opcode::Pong, &payload));
                 }
                 Step::Close(reason) => self.close(now, conn, reason),
-                Step::Watch => {
-                    self.watch_input(now, conn, input.len());
+                Step::Unexpected => {
+                    self.unexpected_input(now, conn, input.len());
                     break;
                 }
                 Step::Http => {
@@ -73,18 +73,20 @@ impl Core {
         let max = settings.message_bytes_max;
         match &mut self.slots.at(conn.slot).session {
             Session::Http(_) => Step::Http,
-            Session::Watch(_) if input.is_empty() => Step::Starved,
-            Session::Watch(_) => Step::Watch,
+            Session::Watch(_) | Session::Stream { .. } if input.is_empty() => Step::Starved,
+            Session::Watch(_) | Session::Stream { .. } => Step::Unexpected,
             Session::Closing { .. } | Session::None => Step::Starved,
-            Session::Centrifuge { reader, session } => match reader.feed(input, max) {
+            Session::Centrifuge { reader, session } => match reader
+                .feed(input, settings.endpoints.message_bytes_max(session.is_unidirectional()))
+            {
                 Ok(Some(Message::Text(text))) => {
-                    session.received(now, &settings.policy, text, effects);
+                    heard(session, now, &settings.policy, text, effects);
                     Step::Handled
                 }
                 // Some clients send their JSON as binary messages; the reference server takes both.
                 Ok(Some(Message::Binary(bytes))) => match std::str::from_utf8(bytes) {
                     Ok(text) => {
-                        session.received(now, &settings.policy, text, effects);
+                        heard(session, now, &settings.policy, text, effects);
                         Step::Handled
                     }
                     Err(_) => Step::Close(close::BAD_REQUEST),
@@ -106,9 +108,7 @@ impl Core {
     pub(super) fn run(&mut self, now: Now, conn: ConnRef, effects: &mut Vec<Effect>) {
         for effect in effects.drain(..) {
             match effect {
-                Effect::Reply(text) => {
-                    self.queue(conn, |out| write_frame(out, Opcode::Text, &text));
-                }
+                Effect::Reply(text) => self.queue_message(conn, &text),
                 Effect::Binary(bytes) => {
                     self.queue(conn, |out| write_frame(out, Opcode::Binary, &bytes));
                 }
@@ -120,6 +120,20 @@ impl Core {
                 return;
             }
         }
+    }
+}
+
+fn heard(
+    session: &mut centrifuge::Session,
+    now: Now,
+    policy: &centrifuge::Policy,
+    text: &str,
+    effects: &mut Vec<Effect>,
+) {
+    if session.is_unidirectional() {
+        session.connect_request(now, policy, text, effects);
+    } else {
+        session.received(now, policy, text, effects);
     }
 }
 

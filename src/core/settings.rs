@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::WatchSettings;
+use super::{Endpoints, WatchSettings};
 use crate::{
     api::{ErrorMode, ProcessStats},
     hub::{HashKey, HomeSettings, RecoveryBounds},
@@ -103,7 +103,7 @@ pub struct Settings {
     pub recovery_publications_max: usize,
     /// Connections of one user; `None`: without a bound.
     pub user_connections_max: Option<usize>,
-    /// Bytes of one message of a client.
+    /// Bytes of one message to an embedder's handler.
     pub message_bytes_max: usize,
     /// Bytes of one HTTP request body.
     pub body_bytes_max: usize,
@@ -133,6 +133,8 @@ pub struct Settings {
     pub health_enabled: bool,
     /// The page at `/`, if there is one.
     pub page: Option<String>,
+    /// Where clients connect, by which transports.
+    pub endpoints: Endpoints,
     /// An embedder's endpoints.
     pub routes: Vec<Route>,
     /// The node's name for people.

@@ -2,16 +2,17 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::{Core, Session, requests::NO_PLACE};
+use super::{Core, requests::NO_PLACE};
 use crate::{
     close,
     hub::{
-        ConnRef, Format, HashKey, HomeAnswer, Join, LocalId, NO_SUBSCRIPTIONS, Pending, ReplyTo,
+        ConnRef, HashKey, HomeAnswer, Join, ListKey, LocalId, NO_SUBSCRIPTIONS, Pending, ReplyTo,
         ShardId, SubRef, ToHome,
     },
+    mutations::{self, Mutation},
     protocol::{
         Answer, Begin, ErrorCode, Name, Now, Recovered, SubscribeOptions, Subscribed,
-        centrifuge::Unsubscribed,
+        centrifuge::{Unsubscribed, publication_push},
     },
 };
 
@@ -78,6 +79,11 @@ impl Subscriptions {
         self.connecting.remove(&slot);
     }
 
+    /// Whether the client of a subscription recovers what it misses.
+    pub(super) fn has_position(&self, sub: u32) -> bool {
+        self.states.get(&sub).is_some_and(|state| state.position)
+    }
+
     /// Whether a subscription is the server's own doing.
     pub(super) fn is_server_side(&self, sub: u32) -> bool {
         self.states.get(&sub).is_some_and(|state| state.server_side)
@@ -120,6 +126,12 @@ impl Core {
     /// Whether the connection's connect command waits for homes.
     pub(super) fn is_connecting(&self, conn: ConnRef) -> bool {
         self.subscriptions.connecting.contains_key(&conn.slot)
+    }
+
+    /// Whether this command is the connect command that waits for homes.
+    pub(super) fn connects_by(&self, conn: ConnRef, command: u32) -> bool {
+        let connecting = self.subscriptions.connecting.get(&conn.slot);
+        connecting.is_some_and(|connecting| connecting.command == command)
     }
 
     /// The user's home knows the connection.
@@ -184,11 +196,14 @@ impl Core {
             return;
         }
         connection.subscriptions += 1;
-        let format = match connection.session {
-            Session::Handler { .. } => Format::Plain,
-            _ => Format::Centrifuge,
-        };
-        let (sub, local, channel) = self.local.join(conn.slot, first, channel, format, pending);
+        let mut key = ListKey::new(connection.session.transport());
+        key.join_leave = options.push_join_leave;
+        let policy = &self.process.settings.policy;
+        if let Some(options) = policy.channels.options(channel) {
+            key.slow_consumer = options.slow_consumer;
+        }
+        let format = key.format;
+        let (sub, local, channel) = self.local.join(conn.slot, first, channel, key, pending);
         let (wants, recover) = (options.wants, options.recover.clone());
         let member = options.member.clone();
         if !options.is_plain() || options.reject_unrecovered || confirm.is_some() {
@@ -202,6 +217,9 @@ impl Core {
         let home = self.home_of(&channel);
         let join = Join { sub, channel, local, format, wants, recover, member };
         self.to_home(home, ToHome::Join(Box::new(join)));
+        if mutations::is_on(Mutation::ActivatesAtRequest) {
+            self.granted(now, sub, None);
+        }
     }
 
     /// A subscription will not be.
@@ -234,7 +252,9 @@ impl Core {
     /// The home's grant: the subscription is active from here on, which is where its reply stands.
     pub(super) fn granted(&mut self, now: Now, sub: SubRef, begin: Option<Box<Begin>>) {
         let Some(sub) = self.local.granted(sub) else { return };
-        if let Some(open) = self.local.open_of(sub) {
+        if let Some(open) = self.local.open_of(sub)
+            && !mutations::is_on(Mutation::SkipsSealAtGrant)
+        {
             self.seal(open);
         }
         let asked = self.subscriptions.states.get_mut(&sub).and_then(|state| state.asked.take());
@@ -266,10 +286,43 @@ impl Core {
             self.tell(now, conn, |session, policy, now| {
                 session.subscribed(now, policy, &subscribed)
             });
+            self.push_recovered(conn, &subscribed);
             if let Some((shard, reply)) = confirm {
                 self.confirm(shard, reply, Ok(()));
             }
         }
+    }
+
+    /// What a subscription by the server recovered: a subscribe push has no place for it, so it follows
+    /// as any publication would.
+    fn push_recovered(&mut self, conn: ConnRef, subscribed: &Subscribed) {
+        let Some(Begin { recovered: Recovered::All(missed), .. }) = &subscribed.begin else {
+            return;
+        };
+        for publication in missed {
+            self.queue_message(conn, &publication_push(&subscribed.channel, publication));
+        }
+    }
+
+    /// Ends a subscription. Who waited for its grant is told `answer`; returns whether somebody did.
+    pub(super) fn end_pending(
+        &mut self,
+        now: Now,
+        conn: ConnRef,
+        sub: u32,
+        answer: Answer,
+    ) -> bool {
+        let pending = self.local.pending(sub);
+        let server_side = self.subscriptions.is_server_side(sub);
+        self.leave(conn, sub);
+        let Some(Pending { command, place }) = pending else { return false };
+        if !server_side {
+            self.answer(now, conn, place, command, answer);
+        } else if self.connects_by(conn, command) {
+            // The connection is connected without it.
+            self.connect_progress(now, conn, None);
+        }
+        true
     }
 
     /// The home's refusal.
@@ -293,7 +346,7 @@ impl Core {
         let members = self.local.all_members(channel);
         for member in members {
             let sub = member.sub();
-            if self.subscriptions.states.get(&sub).is_some_and(|state| state.position) {
+            if self.subscriptions.has_position(sub) {
                 let generation = self.slots.at(member.slot).generation;
                 self.lose(ConnRef { slot: member.slot, generation }, sub);
             } else {
@@ -303,7 +356,7 @@ impl Core {
     }
 
     /// A subscription's position is lost.
-    fn lose(&mut self, conn: ConnRef, sub: u32) {
+    pub(super) fn lose(&mut self, conn: ConnRef, sub: u32) {
         let channel = self.local.name_of(sub);
         self.counters.positions_lost += 1;
         if self.subscriptions.is_server_side(sub) {
@@ -360,10 +413,10 @@ impl Core {
         ) -> Vec<u8>,
     ) {
         let Some(connection) = self.slots.get(conn).filter(|c| c.is_open()) else { return };
-        let Session::Centrifuge { session, .. } = &mut connection.session else { return };
+        let Some(session) = connection.session.centrifuge() else { return };
         let text = say(session, &self.process.settings.policy, now);
         self.wheel.set(conn.slot, session.deadline_ms());
-        self.queue_text(conn, &text);
+        self.queue_message(conn, &text);
     }
 
     pub(super) fn leave_all(&mut self, conn: ConnRef) {
@@ -384,7 +437,8 @@ impl Core {
         let asked = self.subscriptions.states.remove(&sub).and_then(|state| state.asked);
         let connection = self.slots.at(conn.slot);
         connection.subscriptions -= 1;
-        let (channel, sub, format) = self.local.leave(&mut connection.first_subscription, sub);
+        let (channel, sub, key) = self.local.leave(&mut connection.first_subscription, sub);
+        let format = key.format;
         self.to_home(self.home_of(&channel), ToHome::Leave { channel, sub, format });
         if let Some((shard, reply)) = asked.and_then(|asked| asked.confirm) {
             self.confirm(shard, reply, Ok(()));

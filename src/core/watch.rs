@@ -13,12 +13,12 @@ use crate::{
     api::watch::{self as api, WatchAnswer, WatchCall, WatcherPage},
     auth::{Devices, Verdict},
     close,
-    codec::{http, sse},
+    codec::{chunked, http, sse},
     hub::{
         Beat, Caller, ConnRef, Ending, HttpReply, LeaseAnswer, LeaseRequest, ShardId, ToHome,
         Watcher,
     },
-    limits::{LOOKUPS_IN_FLIGHT_MAX, REQUESTS_IN_FLIGHT_MAX, WATCH_INPUT_BYTES_MAX},
+    limits::{LOOKUPS_IN_FLIGHT_MAX, REQUESTS_IN_FLIGHT_MAX, STREAM_INPUT_BYTES_MAX},
     protocol::{
         Name, Now,
         watch::{self, LeaseId},
@@ -430,7 +430,7 @@ impl Core {
         let Some(connection) = self.slots.get(conn) else { return };
         let Session::Watch(watch) = &connection.session else { return };
         let keep_alive = watch.keep_alive;
-        connection.writer.push_own(|out| out.extend_from_slice(sse::END));
+        connection.writer.push_own(|out| out.extend_from_slice(chunked::END));
         // What was discarded may have been the beginning of a request.
         let readable = keep_alive && connection.discarded_bytes == 0 && !self.drain.has_begun();
         if !readable {
@@ -465,11 +465,12 @@ impl Core {
         self.to_lease(home, LeaseRequest::StreamEnded { device, lease, ending });
     }
 
-    /// Takes input of a connection that watches: nothing is expected, a little is ignored.
-    pub(super) fn watch_input(&mut self, now: Now, conn: ConnRef, bytes: usize) {
+    /// Takes input of a connection that is answered by a stream: nothing is expected, a little is
+    /// ignored.
+    pub(super) fn unexpected_input(&mut self, now: Now, conn: ConnRef, bytes: usize) {
         let connection = self.slots.at(conn.slot);
         connection.discarded_bytes = connection.discarded_bytes.saturating_add(bytes as u32);
-        if connection.discarded_bytes > WATCH_INPUT_BYTES_MAX {
+        if connection.discarded_bytes > STREAM_INPUT_BYTES_MAX {
             self.close(now, conn, close::BAD_REQUEST);
         }
     }

@@ -3,12 +3,13 @@
 use std::collections::VecDeque;
 
 use crate::{
-    frame::{Range, Segment},
-    limits::SEND_BYTES_MAX,
+    frame::{Range, Segment, Tag},
+    limits::{SEND_BYTES_MAX, bound},
+    mutations::{self, Mutation},
 };
 
 /// Entries up to this many bytes together are copied into one send; longer ones go by reference.
-const GATHER_BYTES_MAX: usize = 32 << 10;
+const GATHER_BYTES_MAX: usize = bound(32 << 10, 400);
 
 /// The bytes on their way to one peer, in order.
 #[derive(Debug, Default)]
@@ -57,6 +58,13 @@ impl Joined {
         self.parts.clear();
         self.whole = None;
     }
+}
+
+/// What was dropped of a queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Dropped {
+    pub(super) bytes: usize,
+    pub(super) publications: u32,
 }
 
 /// One send: at most [`SEND_BYTES_MAX`] bytes of a segment.
@@ -116,6 +124,11 @@ impl Writer {
         let Some(entry) = self.first.iter_mut().chain(rest).find(is_it) else { return false };
         self.queued_bytes += answer.len();
         self.unfilled -= 1;
+        if mutations::is_on(Mutation::AnswersOutOfPlace) {
+            *entry = Entry::Own(Vec::new());
+            self.push(Entry::Own(answer));
+            return true;
+        }
         *entry = Entry::Own(answer);
         true
     }
@@ -215,6 +228,36 @@ impl Writer {
         self.rest = None;
         self.unfilled = 0;
         self.queued_bytes = started;
+        dropped
+    }
+
+    /// Drops what waits and `choose` chooses, the oldest first, until that is `bytes_min` bytes.
+    pub(super) fn drop_tagged(
+        &mut self,
+        bytes_min: usize,
+        choose: impl Fn(&Tag) -> bool,
+    ) -> Dropped {
+        let mut dropped = Dropped::default();
+        let mut go = |entry: &Entry| match entry {
+            Entry::Shared(range) if dropped.bytes < bytes_min => {
+                let Some(tag) = range.segment.tag().filter(|tag| choose(tag)) else { return true };
+                dropped.bytes += range.len();
+                dropped.publications += tag.publications;
+                false
+            }
+            _ => true,
+        };
+        let keeps_first = self.first.as_ref().is_none_or(&mut go);
+        if let Some(rest) = &mut self.rest {
+            rest.retain(&mut go);
+        }
+        if !keeps_first {
+            self.first = None;
+            self.pop();
+        } else if self.rest.as_ref().is_some_and(|rest| rest.is_empty()) {
+            self.rest = None;
+        }
+        self.queued_bytes -= dropped.bytes;
         dropped
     }
 
@@ -379,6 +422,34 @@ mod tests {
         assert_eq!((writer.unfilled(), writer.queued_bytes()), (0, 2));
         assert!(!writer.fill(place, b"late".to_vec()));
         assert_eq!(send(&mut writer).as_deref(), Some(&b"ab"[..]));
+        assert!(writer.is_idle());
+    }
+
+    #[test]
+    fn what_is_chosen_goes_from_the_front_and_nothing_else() {
+        let tagged = |channel, key: &str, bytes: &[u8]| {
+            let tag = Tag { channel, generation: 0, key: Some(key.into()), publications: 1 };
+            shared(bytes).tagged(tag)
+        };
+        let mut writer = Writer::default();
+        writer.push_shared(tagged(1, "a", b"1"));
+        writer.push_shared(tagged(1, "b", b"2"));
+        writer.push_own(|out| out.extend(b"own"));
+        writer.push_shared(tagged(2, "a", b"3"));
+        writer.push_shared(tagged(1, "a", b"4"));
+        let of_key = |tag: &Tag| tag.channel == 1 && tag.key.as_deref() == Some("a");
+        assert_eq!(writer.drop_tagged(1, of_key), Dropped { bytes: 1, publications: 1 });
+        assert_eq!(writer.queued_bytes(), 6);
+        assert_eq!(writer.drop_tagged(usize::MAX, of_key), Dropped { bytes: 1, publications: 1 });
+        assert_eq!(writer.drop_tagged(usize::MAX, of_key), Dropped::default());
+        let mut sent = Vec::new();
+        while let Some(bytes) = send(&mut writer) {
+            sent.extend(bytes);
+        }
+        assert_eq!(sent, b"2own3");
+        assert!(writer.is_idle() && writer.queued_bytes() == 0);
+        writer.push_shared(tagged(1, "a", b"1"));
+        writer.drop_tagged(usize::MAX, of_key);
         assert!(writer.is_idle());
     }
 

@@ -38,6 +38,8 @@ impl Channel {
             Some(known) => known,
             None => {
                 let joined = Default::default();
+                // Most channels interest one shard: four places at once would be most of their memory.
+                self.interest.reserve_exact(1);
                 self.interest.push(Interest { shard, local, joined, gap: false });
                 self.interest.last_mut().expect("just pushed")
             }
@@ -60,6 +62,12 @@ impl Channel {
     /// Subscribers by the home's account.
     pub(super) fn subscribers(&self) -> u32 {
         self.interest.iter().flat_map(|interest| interest.joined).sum()
+    }
+
+    /// Subscribers of one shard by the home's account.
+    pub(super) fn subscribers_on(&self, shard: ShardId) -> u32 {
+        let of_shard = self.interest.iter().filter(|interest| interest.shard == shard);
+        of_shard.flat_map(|interest| interest.joined).sum()
     }
 
     /// The formats that somebody wants.

@@ -1,6 +1,6 @@
 //! A publication as its home encodes it: once per format, whatever the number of subscribers.
 
-use std::ops::Range;
+use std::{borrow::Cow, ops::Range};
 
 use data_encoding::BASE64;
 
@@ -21,19 +21,7 @@ pub(super) fn centrifuge(
     position: Option<(Position, &str)>,
 ) -> (Frame, Range<usize>) {
     let Publication { channel, data, payload, info, extra } = publication;
-    let quoted;
-    let data = match payload {
-        Payload::Json => &data[..],
-        Payload::Text => {
-            let text = String::from_utf8_lossy(data);
-            quoted = serde_json::to_vec(&text).expect("a string is always JSON");
-            &quoted
-        }
-        Payload::Binary => {
-            quoted = format!("\"{}\"", BASE64.encode(data)).into_bytes();
-            &quoted
-        }
-    };
+    let data = &as_json(data, *payload)[..];
     let info = info.as_deref();
     // Who got nothing of the stream yet learns with its first publication which one it is.
     let epoch = position
@@ -54,6 +42,18 @@ pub(super) fn centrifuge(
         object = range.start - before..range.end - before;
     });
     (frame, object)
+}
+
+/// A payload for clients that speak JSON: text is a string, bytes are one in base64.
+pub(super) fn as_json(data: &[u8], payload: Payload) -> Cow<'_, [u8]> {
+    match payload {
+        Payload::Json => Cow::Borrowed(data),
+        Payload::Text => {
+            let text = String::from_utf8_lossy(data);
+            Cow::Owned(serde_json::to_vec(&text).expect("a string is always JSON"))
+        }
+        Payload::Binary => Cow::Owned(format!("\"{}\"", BASE64.encode(data)).into_bytes()),
+    }
 }
 
 /// Encodes for plain handlers: the payload alone.

@@ -5,8 +5,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::{
     Broadcast, Congestion, ConnRef, Format, FromHome, HashKey, HomeAnswer, Join, Kind, Publication,
     Published, Read, ReplyTo, ShardId, SubRef, ToHome,
@@ -275,7 +273,8 @@ impl Home {
             sequence: 0,
             position: None,
             frames,
-            data: Bytes::new(),
+            epoch: None,
+            payload: Payload::Json,
             key: None,
         });
         self.frames_encoded += 1;
@@ -415,12 +414,16 @@ impl Home {
         channel.sequence += 1;
         let plain = channel.wanted()[Format::Plain as usize].then(|| encode::plain(publication));
         self.frames_encoded += u64::from(plain.is_some());
+        let epoch = position
+            .filter(|_| plain.is_some())
+            .map(|position| Name::from(position.epoch.text(&self.settings.epoch_prefix)));
         let published = Arc::new(Published {
             kind: Kind::Publication,
             sequence: channel.sequence,
             position,
             frames: [frame, plain],
-            data: publication.data.clone(),
+            epoch,
+            payload: publication.payload,
             key: conflation_key(&channel.options, publication.extra.as_deref()),
         });
         for interest in &mut channel.interest {
@@ -540,6 +543,12 @@ impl Home {
     /// Publications and announcements encoded so far, each format once.
     pub fn frames_encoded(&self) -> u64 {
         self.frames_encoded
+    }
+
+    /// One shard's subscribers of a channel by the home's account, to be asked by tests.
+    pub fn interest(&self, channel: &str, shard: ShardId) -> u32 {
+        let known = self.directory.get(channel);
+        known.map_or(0, |channel| channel.subscribers_on(shard))
     }
 
     /// Announcements that a full link did not take.

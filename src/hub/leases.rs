@@ -21,13 +21,13 @@ use wakes::{Resolved, Wakes};
 
 use super::{ConnRef, FromHome, ShardId};
 use crate::{
-    limits::{WAKES_PER_SHARD_MAX, WATCHERS_PER_PAGE_MAX},
+    limits::{WAKES_PER_SHARD_MAX, WATCHERS_PER_PAGE_MAX, bound},
     metrics::Counters,
     protocol::{Name, watch::LeaseId},
 };
 
 /// Devices whose deadlines are looked at in one go.
-const DUE_PER_TURN: usize = 256;
+const DUE_PER_TURN: usize = bound(256, 2);
 
 /// Messages of a home to shards, in order.
 type Out = Vec<(ShardId, FromHome)>;

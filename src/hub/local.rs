@@ -2,15 +2,42 @@
 
 use std::collections::HashMap;
 
-use super::{Format, HashKey, LocalId, SubRef};
+use super::{Format, HashKey, Kind, LocalId, Published, SubRef, segment::Open};
 use crate::{
-    codec::websocket::{Opcode, SERVER_HEADER_BYTES_MAX, put_header},
-    frame::{Frame, Range},
-    limits::SEGMENT_BYTES_MAX,
+    channels::SlowConsumer,
+    codec::transport::Transport,
+    frame::Range,
+    limits::GENERATION_FIRST,
+    mutations::{self, Mutation},
     protocol::Name,
 };
 
 const NONE: u32 = u32::MAX;
+
+/// What members of one list have in common: all of them get the same bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListKey {
+    /// How the home encodes publications for them.
+    pub format: Format,
+    /// What is put around that.
+    pub transport: Transport,
+    /// They are told who comes and goes.
+    pub join_leave: bool,
+    /// What happens to those who read too slowly; the same in all lists of a channel.
+    pub slow_consumer: SlowConsumer,
+}
+
+impl ListKey {
+    /// Subscribers on `transport` that are not told who comes and goes.
+    pub const fn new(transport: Transport) -> Self {
+        let format = match transport {
+            Transport::Plain | Transport::Events => Format::Plain,
+            _ => Format::Centrifuge,
+        };
+        let slow_consumer = SlowConsumer::Disconnect;
+        Self { format, transport, join_leave: false, slow_consumer }
+    }
+}
 
 /// A member of a channel's list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +78,7 @@ pub struct Sealed {
     /// The channel.
     pub channel: u32,
     /// Which of its lists.
-    pub format: Format,
+    pub list: u32,
     /// The bytes.
     pub range: Range,
     /// Publications in it.
@@ -78,30 +105,54 @@ struct Channel {
     generation: u32,
     /// Pending and active ones: the record lives as long as one is left.
     subscriptions: u32,
-    lists: [List; 2],
+    /// Nearly every channel has one kind of subscribers, so the first list costs no allocation.
+    first: List,
+    /// Lists of other kinds that it had since it is used: there are few kinds.
+    more: Vec<List>,
 }
 
 #[derive(Debug)]
 struct List {
+    key: ListKey,
     members: Vec<Member>,
     open: u32,
 }
 
-#[derive(Debug)]
-struct Open {
-    channel: u32,
-    format: Format,
-    publications: u32,
-    content: Content,
+impl List {
+    fn new(key: ListKey) -> Self {
+        Self { key, members: Vec::new(), open: NONE }
+    }
 }
 
-#[derive(Debug)]
-enum Content {
-    /// Sealed before the turn's end.
-    Sealed,
-    One(Frame),
-    Joined(Vec<u8>),
+impl Channel {
+    fn list(&self, list: u32) -> &List {
+        if list == 0 { &self.first } else { &self.more[list as usize - 1] }
+    }
+
+    fn list_mut(&mut self, list: u32) -> &mut List {
+        if list == 0 { &mut self.first } else { &mut self.more[list as usize - 1] }
+    }
+
+    /// The place of the list of this kind, if there was one.
+    fn find(&self, key: ListKey) -> Option<u32> {
+        let place = std::iter::once(&self.first).chain(&self.more).position(|l| l.key == key);
+        place.map(|place| place as u32)
+    }
+
+    fn find_or_insert(&mut self, key: ListKey) -> u32 {
+        if let Some(list) = self.find(key) {
+            return list;
+        }
+        if self.first.members.is_empty() && self.first.open == NONE {
+            self.first = List::new(key);
+            return 0;
+        }
+        self.more.push(List::new(key));
+        self.more.len() as u32
+    }
 }
+
+const _: () = assert!(size_of::<Channel>() <= 80, "a channel with one subscriber is most of them");
 
 #[derive(Debug)]
 struct Subscription {
@@ -112,9 +163,11 @@ struct Subscription {
     member: u32,
     /// Next subscription of the same connection.
     next: u32,
-    format: Format,
+    key: ListKey,
     pending: Pending,
 }
+
+const _: () = assert!(size_of::<Subscription>() <= 32, "a subscription is half a cache line");
 
 impl Local {
     /// No channels.
@@ -136,21 +189,21 @@ impl Local {
         slot: u32,
         first: &mut u32,
         name: &Name,
-        format: Format,
+        key: ListKey,
         pending: Pending,
     ) -> (SubRef, LocalId, Name) {
-        let channel = self.channel(name);
+        let channel = self.channel(name, key);
         let record = &mut self.channels[channel as usize];
         record.subscriptions += 1;
         let local = LocalId { index: channel, generation: record.generation };
         let shared = record.name.clone().expect("a used channel has a name");
         let sub = Subscription {
-            generation: 0,
+            generation: GENERATION_FIRST,
             slot,
             channel,
             member: NONE,
             next: *first,
-            format,
+            key,
             pending,
         };
         let index = match self.subs_free.pop() {
@@ -168,13 +221,17 @@ impl Local {
         (SubRef { index, generation: self.subs[index as usize].generation }, local, shared)
     }
 
-    fn channel(&mut self, name: &Name) -> u32 {
+    fn channel(&mut self, name: &Name, key: ListKey) -> u32 {
         if let Some(&channel) = self.names.get(name) {
             return channel;
         }
-        let lists = [(); 2].map(|()| List { members: Vec::new(), open: NONE });
-        let record =
-            Channel { name: Some(Name::clone(name)), generation: 0, subscriptions: 0, lists };
+        let record = Channel {
+            name: Some(Name::clone(name)),
+            generation: GENERATION_FIRST,
+            subscriptions: 0,
+            first: List::new(key),
+            more: Vec::new(),
+        };
         let channel = match self.channels_free.pop() {
             Some(channel) => {
                 let generation = self.channels[channel as usize].generation;
@@ -213,15 +270,19 @@ impl Local {
     /// What the home's grant names, unless it came too late.
     pub fn granted(&self, sub: SubRef) -> Option<u32> {
         let record = self.subs.get(sub.index as usize)?;
-        (record.generation == sub.generation && record.member == NONE).then_some(sub.index)
+        let known = record.generation == sub.generation
+            || mutations::is_on(Mutation::SkipsSubscriptionGeneration);
+        (known && record.member == NONE).then_some(sub.index)
     }
 
     /// Makes a granted subscription a member of its channel. What the channel's open segment
     /// holds is not for it: that must have been sealed before.
     pub fn activate(&mut self, sub: u32) -> Active {
-        debug_assert!(self.open_of(sub).is_none());
+        debug_assert!(self.open_of(sub).is_none() || mutations::is_on(Mutation::SkipsSealAtGrant));
         let record = &mut self.subs[sub as usize];
-        let list = &mut self.channels[record.channel as usize].lists[record.format as usize];
+        let channel = &mut self.channels[record.channel as usize];
+        let list = channel.find_or_insert(record.key);
+        let list = channel.list_mut(list);
         record.member = list.members.len() as u32;
         list.members.push(Member { slot: record.slot, sub });
         self.active += 1;
@@ -230,34 +291,36 @@ impl Local {
 
     /// Ends a subscription of the connection whose list starts at `first`. An open segment of its
     /// list must have been sealed before: it was for this member too.
-    pub fn leave(&mut self, first: &mut u32, sub: u32) -> (Name, SubRef, Format) {
+    pub fn leave(&mut self, first: &mut u32, sub: u32) -> (Name, SubRef, ListKey) {
         debug_assert!(!self.is_active(sub) || self.open_of(sub).is_none());
         self.unlink(first, sub);
         let record = &mut self.subs[sub as usize];
         let left = SubRef { index: sub, generation: record.generation };
         record.generation = record.generation.wrapping_add(1);
-        let (channel, format, member) = (record.channel, record.format, record.member);
+        let (channel, key, member) = (record.channel, record.key, record.member);
         record.member = NONE;
         self.subs_free.push(sub);
-        let list = &mut self.channels[channel as usize].lists[format as usize];
+        let record = &mut self.channels[channel as usize];
         if member != NONE {
             self.active -= 1;
+            let list = record.find(key).expect("a member is in a list");
+            let list = record.list_mut(list);
             list.members.swap_remove(member as usize);
             if let Some(moved) = list.members.get(member as usize) {
                 self.subs[moved.sub as usize].member = member;
             }
         }
-        let record = &mut self.channels[channel as usize];
         record.subscriptions -= 1;
         let name = record.name.clone().expect("a used channel has a name");
         if record.subscriptions == 0 {
             record.name = None;
             record.generation = record.generation.wrapping_add(1);
-            record.lists.iter_mut().for_each(|list| list.members = Vec::new());
+            record.first.members = Vec::new();
+            record.more = Vec::new();
             self.names.remove(&name);
             self.channels_free.push(channel);
         }
-        (name, left, format)
+        (name, left, key)
     }
 
     /// A channel that somebody here is subscribed to, or tries to.
@@ -284,8 +347,9 @@ impl Local {
 
     /// Everybody in a channel, whatever they want of it.
     pub fn all_members(&self, channel: u32) -> Vec<Member> {
-        let lists = &self.channels[channel as usize].lists;
-        lists.iter().flat_map(|list| &list.members).copied().collect()
+        let channel = &self.channels[channel as usize];
+        let lists = std::iter::once(&channel.first).chain(&channel.more);
+        lists.flat_map(|list| &list.members).copied().collect()
     }
 
     fn unlink(&mut self, first: &mut u32, sub: u32) {
@@ -301,62 +365,70 @@ impl Local {
         self.subs[at as usize].next = next;
     }
 
+    /// What names a channel that is there, also when it may be gone.
+    pub fn id_of(&self, channel: u32) -> LocalId {
+        LocalId { index: channel, generation: self.channels[channel as usize].generation }
+    }
+
+    /// The subscription of a connection to a channel that is there.
+    pub fn find_in(&self, first: u32, channel: u32) -> Option<u32> {
+        std::iter::successors((first != NONE).then_some(first), |&sub| self.next_of(sub))
+            .find(|&sub| self.subs[sub as usize].channel == channel)
+    }
+
     /// The channel that the home means, unless it is gone.
     pub fn channel_of(&self, local: LocalId) -> Option<u32> {
         let record = self.channels.get(local.index as usize)?;
         (record.generation == local.generation && record.name.is_some()).then_some(local.index)
     }
 
-    /// Whether `frame` would make the open segment of a list too long; seal it first then.
-    pub fn is_full(&self, channel: u32, format: Format, frame: &Frame) -> bool {
-        let open = self.channels[channel as usize].lists[format as usize].open;
-        open != NONE
-            && match &self.open[open as usize].content {
-                Content::Sealed => false,
-                Content::One(one) => one.wire().len() + frame.wire().len() > SEGMENT_BYTES_MAX,
-                Content::Joined(bytes) => bytes.len() + frame.wire().len() > SEGMENT_BYTES_MAX,
-            }
+    /// How many lists a channel has; they are numbered from 0.
+    pub fn lists(&self, channel: u32) -> u32 {
+        self.channels[channel as usize].more.len() as u32 + 1
     }
 
-    /// Adds a publication to what this turn brings to a list.
-    pub fn append(&mut self, channel: u32, format: Format, frame: &Frame) {
-        let list = &mut self.channels[channel as usize].lists[format as usize];
-        if list.members.is_empty() {
+    /// Who is in a list.
+    pub fn key(&self, channel: u32, list: u32) -> ListKey {
+        self.channels[channel as usize].list(list).key
+    }
+
+    /// Whether a publication would make the open segment of a list too long; seal it first then.
+    pub fn is_full(&self, channel: u32, list: u32, published: &Published) -> bool {
+        let list = self.channels[channel as usize].list(list);
+        let frame = &published.frames[list.key.format as usize];
+        list.open != NONE
+            && frame.as_ref().is_some_and(|frame| self.open[list.open as usize].is_full(frame))
+    }
+
+    /// Adds a publication to what this turn brings to a list, if anybody is in it.
+    pub fn append(&mut self, channel: u32, list: u32, published: &Published) {
+        let number = list;
+        let list = self.channels[channel as usize].list_mut(list);
+        let Some(frame) = &published.frames[list.key.format as usize] else { return };
+        let told = published.kind == Kind::Publication || list.key.join_leave;
+        if list.members.is_empty() || !told {
             return;
         }
         if list.open == NONE {
             list.open = self.open.len() as u32;
-            let content = Content::One(frame.clone());
-            self.open.push(Open { channel, format, publications: 1, content });
-            return;
-        }
-        let open = &mut self.open[list.open as usize];
-        open.publications += 1;
-        if let Content::One(one) = &open.content {
-            open.content = Content::Joined(begin(format, one, frame));
-        }
-        let Content::Joined(bytes) = &mut open.content else {
-            unreachable!("an open segment has content")
-        };
-        match format {
-            Format::Centrifuge => {
-                bytes.push(b'\n');
-                bytes.extend_from_slice(frame.payload());
-            }
-            Format::Plain => bytes.extend_from_slice(frame.wire()),
+            let transport = list.key.transport;
+            self.open.push(Open::begin(channel, number, transport, published, frame));
+        } else {
+            self.open[list.open as usize].append(published, frame);
         }
     }
 
     /// The open segment that a subscription's list has, if any.
     pub fn open_of(&self, sub: u32) -> Option<usize> {
         let record = &self.subs[sub as usize];
-        let open = self.channels[record.channel as usize].lists[record.format as usize].open;
+        let channel = &self.channels[record.channel as usize];
+        let open = channel.list(channel.find(record.key)?).open;
         (open != NONE).then_some(open as usize)
     }
 
     /// The open segment of a list, if any.
-    pub fn open_at(&self, channel: u32, format: Format) -> Option<usize> {
-        let open = self.channels[channel as usize].lists[format as usize].open;
+    pub fn open_at(&self, channel: u32, list: u32) -> Option<usize> {
+        let open = self.channels[channel as usize].list(list).open;
         (open != NONE).then_some(open as usize)
     }
 
@@ -368,32 +440,26 @@ impl Local {
     /// Ends a segment of this turn; `None` when that was done before.
     pub fn seal(&mut self, open: usize) -> Option<Sealed> {
         let open = &mut self.open[open];
-        let range = match std::mem::replace(&mut open.content, Content::Sealed) {
-            Content::Sealed => return None,
-            Content::One(frame) => frame.into_segment(),
-            Content::Joined(mut bytes) => match open.format {
-                Format::Centrifuge => {
-                    let from = put_header(&mut bytes, SERVER_HEADER_BYTES_MAX, Opcode::Text);
-                    let to = bytes.len();
-                    Range::new(bytes.into(), from, to)
-                }
-                Format::Plain => Range::whole(bytes),
-            },
-        };
-        let Open { channel, format, publications, .. } = *open;
-        self.channels[channel as usize].lists[format as usize].open = NONE;
-        Some(Sealed { channel, format, range, publications })
+        let range = open.seal()?;
+        let Open { channel, list, publications, .. } = *open;
+        self.channels[channel as usize].list_mut(list).open = NONE;
+        Some(Sealed { channel, list, range, publications })
     }
 
     /// Forgets the numbers of this turn's segments, all of which are sealed.
     pub fn turn_ended(&mut self) {
-        debug_assert!(self.open.iter().all(|open| matches!(open.content, Content::Sealed)));
+        debug_assert!(self.open.iter().all(Open::is_sealed));
         self.open.clear();
     }
 
     /// Who gets what is published to a list.
-    pub fn members(&self, channel: u32, format: Format) -> &[Member] {
-        &self.channels[channel as usize].lists[format as usize].members
+    pub fn members(&self, channel: u32, list: u32) -> &[Member] {
+        &self.channels[channel as usize].list(list).members
+    }
+
+    /// Subscriptions to a channel, pending and active ones, to be asked by tests.
+    pub fn subscriptions(&self, name: &str) -> u32 {
+        self.names.get(name).map_or(0, |channel| self.channels[*channel as usize].subscriptions)
     }
 
     /// Active subscriptions.
@@ -410,24 +476,31 @@ impl Local {
 /// A connection's list of subscriptions when it has none.
 pub const NO_SUBSCRIPTIONS: u32 = NONE;
 
-fn begin(format: Format, one: &Frame, next: &Frame) -> Vec<u8> {
-    let capacity = 2 * (one.wire().len() + next.wire().len()) + SERVER_HEADER_BYTES_MAX;
-    let mut bytes = Vec::with_capacity(capacity);
-    match format {
-        Format::Centrifuge => {
-            bytes.resize(SERVER_HEADER_BYTES_MAX, 0);
-            bytes.extend_from_slice(one.payload());
-        }
-        Format::Plain => bytes.extend_from_slice(one.wire()),
-    }
-    bytes
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const FORMAT: Format = Format::Centrifuge;
+    use crate::{
+        codec::websocket::Opcode,
+        frame::Frame,
+        hub::{Epoch, Position},
+        limits::SEGMENT_BYTES_MAX,
+        protocol::Payload,
+    };
+
+    const KEY: ListKey = ListKey::new(Transport::Websocket);
+
+    fn empty() -> Published {
+        Published {
+            kind: Kind::Publication,
+            sequence: 1,
+            position: None,
+            epoch: None,
+            payload: Payload::Json,
+            frames: [None, None],
+            key: None,
+        }
+    }
 
     fn local() -> Local {
         Local::new(HashKey(1, 2))
@@ -435,7 +508,7 @@ mod tests {
 
     fn join(local: &mut Local, slot: u32, first: &mut u32, channel: &str) -> (SubRef, LocalId) {
         let pending = Pending { command: slot, place: 0 };
-        let (sub, id, _) = local.join(slot, first, &Name::from(channel), FORMAT, pending);
+        let (sub, id, _) = local.join(slot, first, &Name::from(channel), KEY, pending);
         (sub, id)
     }
 
@@ -448,12 +521,25 @@ mod tests {
         (first, index)
     }
 
-    fn frame(payload: &[u8]) -> Frame {
-        Frame::encode(Opcode::Text, payload.len(), |out| out.extend_from_slice(payload))
+    /// A member of another list.
+    fn member_of(local: &mut Local, slot: u32, key: ListKey) -> (u32, u32) {
+        let mut first = NONE;
+        let pending = Pending { command: 0, place: 0 };
+        let (sub, ..) = local.join(slot, &mut first, &Name::from("c"), key, pending);
+        local.activate(sub.index);
+        (first, sub.index)
+    }
+
+    /// A publication encoded in both formats, as the same bytes.
+    fn published(payload: &[u8]) -> Published {
+        let encode = || {
+            Some(Frame::encode(Opcode::Text, payload.len(), |out| out.extend_from_slice(payload)))
+        };
+        Published { frames: [encode(), encode()], ..empty() }
     }
 
     fn slots(local: &Local, channel: u32) -> Vec<u32> {
-        local.members(channel, FORMAT).iter().map(|member| member.slot).collect()
+        local.members(channel, 0).iter().map(|member| member.slot).collect()
     }
 
     #[test]
@@ -527,33 +613,83 @@ mod tests {
         let mut local = local();
         member(&mut local, 1, "c");
         let channel = local.names["c"];
-        local.append(channel, FORMAT, &frame(b"1"));
+        local.append(channel, 0, &published(b"1"));
         let alone = local.seal(0).unwrap();
         assert_eq!((alone.range.bytes(), alone.publications), (&b"\x81\x011"[..], 1));
         assert!(local.seal(0).is_none(), "sealed once");
-        local.append(channel, FORMAT, &frame(b"2"));
-        local.append(channel, FORMAT, &frame(b"3"));
-        let open = local.open_at(channel, FORMAT).unwrap();
+        local.append(channel, 0, &published(b"2"));
+        local.append(channel, 0, &published(b"3"));
+        let open = local.open_at(channel, 0).unwrap();
         let joined = local.seal(open).unwrap();
         assert_eq!((joined.range.bytes(), joined.publications), (&b"\x81\x032\n3"[..], 2));
         assert_eq!(local.opened(), 2);
         local.turn_ended();
-        assert_eq!((local.opened(), local.open_at(channel, FORMAT)), (0, None));
+        assert_eq!((local.opened(), local.open_at(channel, 0)), (0, None));
     }
 
     #[test]
     fn a_plain_message_stays_a_message_of_its_own() {
         let mut local = local();
-        let pending = Pending { command: 0, place: 0 };
-        let mut first = NONE;
-        let (sub, ..) = local.join(1, &mut first, &Name::from("c"), Format::Plain, pending);
-        local.activate(sub.index);
+        member_of(&mut local, 1, ListKey::new(Transport::Plain));
         let channel = local.names["c"];
-        local.append(channel, FORMAT, &frame(b"0"));
-        assert_eq!(local.opened(), 0, "nobody is in that list");
-        local.append(channel, Format::Plain, &frame(b"1"));
-        local.append(channel, Format::Plain, &frame(b"2"));
+        local.append(channel, 0, &empty());
+        assert_eq!(local.opened(), 0, "it is not encoded for that list");
+        local.append(channel, 0, &published(b"1"));
+        local.append(channel, 0, &published(b"2"));
         assert_eq!(local.seal(0).unwrap().range.bytes(), b"\x81\x011\x81\x012");
+    }
+
+    #[test]
+    fn subscribers_of_different_kinds_get_different_bytes() {
+        let mut local = local();
+        let keys = [Transport::Websocket, Transport::Sse, Transport::UniSse, Transport::Events];
+        let keys = keys.map(ListKey::new);
+        let joins = ListKey { join_leave: true, ..keys[0] };
+        let mut all: Vec<_> = keys.iter().chain([&joins, &keys[1]]).zip(0..).collect();
+        let mut members: Vec<_> =
+            all.iter().map(|(key, slot)| member_of(&mut local, *slot, **key)).collect();
+        let channel = local.names["c"];
+        assert_eq!(local.lists(channel), 5);
+        assert_eq!((0..5).map(|list| local.members(channel, list).len()).max(), Some(2));
+        for list in 0..local.lists(channel) {
+            local.append(channel, list, &published(br#"{"push":{"channel":"c"}}"#));
+        }
+        let sealed: Vec<_> = (0..local.opened()).map(|open| local.seal(open).unwrap()).collect();
+        let sse = format!("{:x}\r\ndata: {}\n\n\r\n", 32, r#"{"push":{"channel":"c"}}"#);
+        assert_eq!(sealed[1].range.bytes(), sse.as_bytes());
+        assert_eq!(sealed[2].range.bytes(), b"17\r\ndata: {\"channel\":\"c\"}\n\n\r\n");
+        assert_eq!(sealed[3].range.bytes(), sse.as_bytes(), "the payload alone");
+        assert_eq!(sealed[4].range.bytes(), sealed[0].range.bytes());
+        local.turn_ended();
+
+        // The first list empties and is used for another kind.
+        all.remove(0);
+        let (mut first, sub) = members.remove(0);
+        assert_eq!(local.leave(&mut first, sub).2, keys[0]);
+        let lines = ListKey::new(Transport::HttpStream);
+        member_of(&mut local, 9, lines);
+        assert_eq!((local.lists(channel), local.key(channel, 0)), (5, lines));
+        for ((mut first, sub), (key, _)) in members.into_iter().zip(all) {
+            assert_eq!(local.leave(&mut first, sub).2, *key);
+        }
+        assert_eq!((local.active(), slots(&local, channel)), (1, vec![9]));
+    }
+
+    #[test]
+    fn events_carry_their_position_and_json() {
+        let mut local = local();
+        member_of(&mut local, 1, ListKey::new(Transport::Events));
+        let channel = local.names["c"];
+        for (offset, payload) in [(7, Payload::Json), (8, Payload::Text), (9, Payload::Binary)] {
+            let position = Some(Position { offset, epoch: Epoch::new(0, 0) });
+            let epoch = Some("e".into());
+            let event = Published { position, epoch, payload, ..published(b"1") };
+            local.append(channel, 0, &event);
+        }
+        let sealed = local.seal(0).unwrap();
+        let text = str::from_utf8(sealed.range.bytes()).unwrap();
+        let events = "id: e:7\ndata: 1\n\nid: e:8\ndata: \"1\"\n\nid: e:9\ndata: \"MQ==\"\n\n";
+        assert_eq!(text, format!("{:x}\r\n{events}\r\n", events.len()));
     }
 
     #[test]
@@ -561,10 +697,10 @@ mod tests {
         let mut local = local();
         member(&mut local, 1, "c");
         let channel = local.names["c"];
-        let half = frame(&vec![b'x'; SEGMENT_BYTES_MAX / 2]);
-        assert!(!local.is_full(channel, FORMAT, &half), "nothing is open");
-        local.append(channel, FORMAT, &half);
-        assert!(local.is_full(channel, FORMAT, &half), "two halves and their headers");
-        assert!(!local.is_full(channel, FORMAT, &frame(b"1")));
+        let half = published(&vec![b'x'; SEGMENT_BYTES_MAX / 2]);
+        assert!(!local.is_full(channel, 0, &half), "nothing is open");
+        local.append(channel, 0, &half);
+        assert!(local.is_full(channel, 0, &half), "two halves and their headers");
+        assert!(!local.is_full(channel, 0, &published(b"1")));
     }
 }

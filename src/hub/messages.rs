@@ -119,13 +119,20 @@ pub struct Published {
     pub position: Option<Position>,
     /// The encodings by format; `None` where nobody wants it.
     pub frames: [Option<Frame>; 2],
-    /// The payload as it was published.
-    pub data: Bytes,
+    /// The text of the position's epoch, where a format is wanted whose messages do not say it.
+    pub epoch: Option<Name>,
+    /// What the payload is.
+    pub payload: Payload,
     /// Of several with one key that wait for a slow receiver, the newest counts.
     pub key: Option<Name>,
 }
 
 impl Published {
+    /// Its epoch and offset, if it is kept.
+    pub fn position(&self) -> Option<(&str, u64)> {
+        Some((self.epoch.as_deref()?, self.position?.offset))
+    }
+
     /// Bytes that this pins while it waits.
     pub fn cost_bytes(&self) -> usize {
         self.frames.iter().flatten().map(|frame| frame.payload().len()).sum()

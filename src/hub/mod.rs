@@ -12,6 +12,7 @@ mod local;
 mod messages;
 mod pattern;
 mod roster;
+mod segment;
 mod streams;
 mod users;
 
@@ -22,7 +23,7 @@ pub use leases::{
     Beat, Caller, Ending, HttpReply, LeaseAnswer, LeaseRequest, Leases, WakeOrder, WakeStatus,
     Watcher,
 };
-pub use local::{Active, Local, Member, NO_SUBSCRIPTIONS, Pending, Sealed};
+pub use local::{Active, ListKey, Local, Member, NO_SUBSCRIPTIONS, Pending, Sealed};
 pub use messages::{
     Broadcast, ConnRef, Format, FromHome, Group, HomeAnswer, Join, Kind, LocalId, Publication,
     Published, Read, ReplyTo, ShardId, SubRef, ToHome,

@@ -52,6 +52,13 @@ pub struct ConnectionRef {
     pub(crate) generation: u32,
 }
 
+impl ConnectionRef {
+    /// The shard that has the connection.
+    pub fn shard(self) -> u16 {
+        self.shard
+    }
+}
+
 impl<'a> Context<'a> {
     pub(crate) fn new(
         effects: &'a mut Vec<Effect>,

@@ -5,6 +5,7 @@
 //! was reserved when its request was read.
 
 pub mod centrifuge;
+pub mod emulation;
 pub mod handler;
 mod order;
 mod stream;

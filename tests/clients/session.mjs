@@ -1,12 +1,13 @@
 // One client of the npm package `centrifuge`: what it is told, step by step, as lines of JSON.
 //
-// Arguments: the address of a server, and what to do there.
+// Arguments: the address of a server, what to do there, the key of tokens, and over which transport.
 
 import { createHmac } from 'node:crypto';
 import { Centrifuge } from 'centrifuge';
+import { EventSource } from 'eventsource';
 import WebSocket from 'ws';
 
-const [address, scenario, secret] = process.argv.slice(2);
+const [address, scenario, secret, transport = 'websocket'] = process.argv.slice(2);
 const say = (event, fields = {}) => console.log(JSON.stringify({ event, ...fields }));
 
 // Signed here, so that the server's tokens are checked against somebody else's idea of them.
@@ -17,8 +18,11 @@ function token(claims, key = secret) {
 }
 
 function open(options) {
-  const client = new Centrifuge(`ws://${address}/connection/websocket`, {
-    websocket: WebSocket, minReconnectDelay: 20, maxReconnectDelay: 200, ...options,
+  const scheme = transport === 'websocket' ? 'ws' : 'http';
+  const endpoint = `${scheme}://${address}/connection/${transport}`;
+  const client = new Centrifuge([{ transport, endpoint }], {
+    websocket: WebSocket, eventsource: EventSource, fetch, readableStream: ReadableStream,
+    emulationEndpoint: `http://${address}/emulation`, minReconnectDelay: 20, maxReconnectDelay: 200, ...options,
   });
   client.on('connecting', ({ code, reason }) => say('connecting', { code, reason }));
   client.on('connected', ({ client, transport }) => say('connected', { client, transport }));

@@ -6,8 +6,9 @@ use serde_json::Value;
 
 use super::{
     client::Peer,
-    oracle::{Oracle, Window, name},
+    oracle::{Oracle, name},
     random::Random,
+    window::Window,
     wire::Said,
 };
 
@@ -100,6 +101,9 @@ impl Peer for Backend {
         let call = self.outstanding.pop_front().expect("a response to a request");
         match (call, status) {
             (Call::Publish(channel, id), 200 | 503) => outcome(oracle, channel, id, &answer),
+            (Call::Broadcast(channels, id), 503) => {
+                channels.into_iter().for_each(|channel| outcome(oracle, channel, id, &answer));
+            }
             (Call::Broadcast(channels, id), 200) => {
                 let answers = answer["result"]["responses"].as_array().expect("an answer each");
                 assert_eq!(answers.len(), channels.len());
@@ -108,6 +112,7 @@ impl Peer for Backend {
                 }
             }
             (Call::Info, 200) => assert!(answer["result"]["nodes"][0]["shards"].is_array()),
+            (Call::Info, 503) => assert_eq!(answer["error"]["code"], 111),
             (Call::Health, 200) => assert_eq!(answer, Value::Object(Default::default())),
             (Call::Missing, 404) => {}
             (call, status) => panic!("{call:?} was answered with {status} {answer}"),

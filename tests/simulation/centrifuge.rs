@@ -8,15 +8,17 @@ use serde_json::value::RawValue;
 
 use super::{
     client::Peer,
-    oracle::{Oracle, Window, name, number},
+    oracle::{Oracle, name, number},
     random::Random,
+    window::Window,
     wire::{self, Said},
 };
 
 #[derive(Debug)]
 enum Command {
     Connect,
-    Subscribe(usize),
+    /// The channel, and when that was asked for.
+    Subscribe(usize, u64),
     Unsubscribe(usize),
     Publish(usize, u64),
 }
@@ -94,9 +96,9 @@ impl Centrifuge {
         format!(r#"{{"id":{},{body}}}"#, self.commands)
     }
 
-    fn subscribe(&mut self, channel: usize) -> String {
+    fn subscribe(&mut self, channel: usize, oracle: &mut Oracle) -> String {
         let body = format!(r#""subscribe":{{"channel":"{}"}}"#, name(channel));
-        self.command(Command::Subscribe(channel), &body)
+        self.command(Command::Subscribe(channel, oracle.tick()), &body)
     }
 
     fn unsubscribe(&mut self, channel: usize) -> String {
@@ -115,12 +117,12 @@ impl Centrifuge {
     fn lines(&mut self, oracle: &mut Oracle, random: &mut Random) -> Vec<String> {
         let channel = random.below(self.channels);
         match random.below(20) {
-            0..=4 => vec![self.subscribe(channel)],
+            0..=4 => vec![self.subscribe(channel, oracle)],
             5..=6 => vec![self.unsubscribe(channel)],
-            7 => vec![self.unsubscribe(channel), self.subscribe(channel)],
-            8 => vec![self.subscribe(channel), self.unsubscribe(channel)],
+            7 => vec![self.unsubscribe(channel), self.subscribe(channel, oracle)],
+            8 => vec![self.subscribe(channel, oracle), self.unsubscribe(channel)],
             9 => vec![
-                self.subscribe(channel),
+                self.subscribe(channel, oracle),
                 self.publish(channel, oracle, random),
                 self.unsubscribe(channel),
             ],
@@ -154,12 +156,15 @@ impl Centrifuge {
         let error = line.error.map(|error| error.code);
         match (command, error) {
             (Command::Connect, None) if line.connect.is_some() => self.connected = true,
-            (Command::Subscribe(channel), None) if line.subscribe.is_some() => {
-                let before = self.windows.insert(channel, oracle.open(channel));
+            // Its token expired before it came.
+            (Command::Connect, Some(109)) => self.refused = true,
+            (Command::Subscribe(channel, asked_at), None) if line.subscribe.is_some() => {
+                let window = oracle.open(channel, self.number, asked_at);
+                let before = self.windows.insert(channel, window);
                 assert!(before.is_none(), "two subscriptions to one channel");
             }
-            (Command::Subscribe(channel), Some(105)) => {
-                let of_it = |c: &Command| matches!(c, Command::Subscribe(c) if *c == channel);
+            (Command::Subscribe(channel, _), Some(105)) => {
+                let of_it = |c: &Command| matches!(c, Command::Subscribe(c, _) if *c == channel);
                 let is_in = self.windows.contains_key(&channel);
                 assert!(is_in || self.unanswered.iter().any(of_it), "105 without a subscription");
             }
@@ -170,7 +175,7 @@ impl Centrifuge {
                 oracle.acknowledged(channel, id);
             }
             (Command::Publish(channel, id), Some(111)) => oracle.refused(channel, id),
-            (Command::Subscribe(_), Some(106 | 111)) | (Command::Unsubscribe(_), Some(111)) => {}
+            (Command::Subscribe(..), Some(106 | 111)) | (Command::Unsubscribe(_), Some(111)) => {}
             (command, error) => panic!("{command:?} was answered with {error:?}"),
         }
         false

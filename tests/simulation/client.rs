@@ -3,8 +3,9 @@
 use tiderace::hub::ConnRef;
 
 use super::{
-    oracle::{Oracle, Window},
+    oracle::Oracle,
     random::Random,
+    window::Window,
     wire::{Reader, Said},
 };
 

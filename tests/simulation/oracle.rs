@@ -1,59 +1,29 @@
-//! What must hold, from what clients sent and saw alone.
-//!
-//! Channels have one order, which nobody outside the server knows. But each subscriber must see a
-//! part of it without holes, so whenever anybody sees `b` right after `a`, nobody may ever see
-//! anything else after `a` or before `b`. What is missing at a part's end shows when all is quiet.
+//! What must hold, from what clients sent and saw alone: a model of each channel, and one of each
+//! subscription.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-/// What the publisher was told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
-    Unknown,
-    Acknowledged,
-    Refused,
-}
-
-struct Publication {
-    publisher: usize,
-    sent_at: u64,
-    fate: Fate,
-    seen: bool,
-}
-
-#[derive(Default)]
-struct Channel {
-    publications: BTreeMap<u64, Publication>,
-    after: BTreeMap<u64, u64>,
-    before: BTreeMap<u64, u64>,
-}
-
-/// One subscription of one client from its grant on.
-#[derive(Debug)]
-pub struct Window {
-    channel: usize,
-    opened_at: u64,
-    last: Option<u64>,
-    seen: BTreeSet<u64>,
-    last_of_publisher: BTreeMap<usize, u64>,
-}
+use super::{stream::Stream, window::Window};
 
 /// The truth of a world as its clients know it.
 #[derive(Default)]
 pub struct Oracle {
     /// Counts whatever happens: the order of events.
     pub clock: u64,
-    channels: Vec<Channel>,
+    streams: Vec<Stream>,
     next_id: u64,
     payload_bytes: BTreeMap<u64, usize>,
+    nobodies: usize,
+    /// Who got what was sent to the nth connection with a handler.
+    pub addresses: BTreeMap<usize, usize>,
     pub deliveries: u64,
     pub acknowledged: u64,
 }
 
 impl Oracle {
     pub fn new(channels: usize) -> Self {
-        let channels = (0..channels).map(|_| Channel::default()).collect();
-        Self { channels, ..Self::default() }
+        let streams = (0..channels).map(|_| Stream::default()).collect();
+        Self { streams, ..Self::default() }
     }
 
     pub fn tick(&mut self) -> u64 {
@@ -66,44 +36,32 @@ impl Oracle {
         let id = self.next_id;
         self.next_id += 1;
         let sent_at = self.tick();
-        for &channel in to {
-            let fate = Fate::Unknown;
-            let publication = Publication { publisher, sent_at, fate, seen: false };
-            self.channels[channel].publications.insert(id, publication);
-        }
+        to.iter().for_each(|channel| self.streams[*channel].sent(id, publisher, sent_at));
         self.payload_bytes.insert(id, padding);
         (id, payload(id, padding))
+    }
+
+    /// A publisher of one publication, which has no order among those of others.
+    pub fn nobody(&mut self) -> usize {
+        self.nobodies += 1;
+        usize::MAX / 2 + self.nobodies
     }
 
     /// The publisher was told that the publication has its place.
     pub fn acknowledged(&mut self, channel: usize, id: u64) {
         self.acknowledged += 1;
-        self.told(channel, id, Fate::Acknowledged);
+        let now = self.tick();
+        self.streams[channel].acknowledged(id, now);
     }
 
     /// The publisher was told that nothing was published.
     pub fn refused(&mut self, channel: usize, id: u64) {
-        let seen = self.told(channel, id, Fate::Refused);
-        assert!(!seen, "publication {id} was refused and delivered");
+        self.streams[channel].refused(id);
     }
 
-    fn told(&mut self, channel: usize, id: u64, fate: Fate) -> bool {
-        let publication = self.channels[channel].publications.get_mut(&id).expect("it was made");
-        assert_eq!(publication.fate, Fate::Unknown, "publication {id} was answered twice");
-        publication.fate = fate;
-        publication.seen
-    }
-
-    /// A subscriber saw its grant.
-    pub fn open(&mut self, channel: usize) -> Window {
-        let opened_at = self.tick();
-        Window {
-            channel,
-            opened_at,
-            last: None,
-            seen: BTreeSet::new(),
-            last_of_publisher: BTreeMap::new(),
-        }
+    /// A subscriber saw the grant of what it asked for at a time.
+    pub fn open(&mut self, channel: usize, subscriber: usize, asked_at: u64) -> Window {
+        Window::new(channel, subscriber, asked_at, self.tick())
     }
 
     /// A subscriber saw a publication.
@@ -111,39 +69,22 @@ impl Oracle {
         self.deliveries += 1;
         let value: serde_json::Value = serde_json::from_str(text).expect("a payload is JSON");
         let id = value["id"].as_u64().expect("a payload has its number");
-        let channel = &mut self.channels[window.channel];
-        let Some(publication) = channel.publications.get_mut(&id) else {
-            panic!("publication {id} is not of channel {}", window.channel);
-        };
-        assert_eq!(text, payload(id, self.payload_bytes[&id]), "the payload changed");
-        assert_ne!(publication.fate, Fate::Refused, "publication {id} was refused and delivered");
-        publication.seen = true;
-        assert!(window.seen.insert(id), "publication {id} came twice");
-        if let Some(last) = window.last.replace(id) {
-            let after = *channel.after.entry(last).or_insert(id);
-            assert_eq!(after, id, "two orders: what follows {last}");
-            let before = *channel.before.entry(id).or_insert(last);
-            assert_eq!(before, last, "two orders: what precedes {id}");
-        }
-        let publisher = publication.publisher;
-        if let Some(last) = window.last_of_publisher.insert(publisher, id) {
-            assert!(last < id, "{last} of publisher {publisher} came before {id}");
-        }
+        let padding = self.payload_bytes.get(&id).expect("it was made");
+        assert_eq!(text, payload(id, *padding), "the payload changed");
+        window.delivered(id, &mut self.streams[window.channel]);
     }
 
-    /// Nothing is under way any more: a subscriber who is still there must have seen everything
-    /// that was sent since its grant and was acknowledged to its publisher, or seen by anybody.
+    /// Nothing is under way any more: the subscriber, who is still there, has seen everything.
     pub fn complete(&self, window: &Window) {
-        for (id, publication) in &self.channels[window.channel].publications {
-            let due = publication.fate == Fate::Acknowledged || publication.seen;
-            if due && publication.sent_at >= window.opened_at {
-                assert!(
-                    window.seen.contains(id),
-                    "publication {id} never came in channel {}: {window:?}",
-                    window.channel
-                );
-            }
-        }
+        window.complete(&self.streams[window.channel]);
+    }
+
+    /// A client got what was sent to the connection with this number.
+    pub fn addressed(&mut self, number: usize, client: usize) {
+        let first = *self.addresses.entry(number).or_insert(client);
+        assert_eq!(first, client, "connection {number} is another client's");
+        let others = self.addresses.iter().filter(|(_, known)| **known == client).count();
+        assert_eq!(others, 1, "client {client} is several connections");
     }
 }
 

@@ -1,12 +1,14 @@
 //! A plain WebSocket client and the embedder's handler that it talks to.
 //!
 //! `sub 7 c0`, `unsub 8 c0`, `pub 9 j c0 {..}` are answered `#7 0`: the number and an error or 0.
-//! Everything else that the client gets is a publication of the one channel that it is in.
+//! Of several lines each waits for the answer to the one before it, and is executed inside it.
+//! `@5` comes from a thread that addresses the connection as the fifth that there was. Everything
+//! else that the client gets is a publication of the one channel that it is in.
 
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -15,38 +17,49 @@ use tiderace::{
     codec::websocket::Message,
     protocol::{
         Answer, Payload,
-        handler::{Context, Handler},
+        handler::{ConnectionRef, Context, Handler},
     },
 };
 
 use super::{
     client::Peer,
-    oracle::{Oracle, Window, name},
+    oracle::{Oracle, name},
     random::Random,
+    window::Window,
     wire::{self, Said},
 };
 
+/// What an embedder remembers of its connections.
+#[derive(Default)]
+pub struct Handlers {
+    /// Connections whose end was not told yet.
+    pub alive: AtomicUsize,
+    /// All that there ever were.
+    known: Mutex<Vec<ConnectionRef>>,
+}
+
+impl Handlers {
+    pub fn known(&self) -> Vec<ConnectionRef> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 /// The server's side.
 pub struct Relay {
-    tags: BTreeMap<u32, String>,
-    /// Connections whose end was not told yet.
-    alive: Arc<AtomicUsize>,
+    /// By command: its tag, and the lines that wait for its answer.
+    tags: BTreeMap<u32, (String, String)>,
+    handlers: Arc<Handlers>,
 }
 
 impl Relay {
-    pub fn new(alive: &Arc<AtomicUsize>) -> Self {
-        Self { tags: BTreeMap::new(), alive: Arc::clone(alive) }
-    }
-}
-
-impl Handler for Relay {
-    fn opened(&mut self, _: &mut Context<'_>) {
-        self.alive.fetch_add(1, Ordering::Relaxed);
+    pub fn new(handlers: &Arc<Handlers>) -> Self {
+        Self { tags: BTreeMap::new(), handlers: Arc::clone(handlers) }
     }
 
-    fn message(&mut self, message: Message<'_>, connection: &mut Context<'_>) {
-        let Message::Text(text) = message else { panic!("clients send text") };
-        let mut words = text.splitn(5, ' ');
+    /// Executes the first of these lines.
+    fn execute(&mut self, lines: &str, connection: &mut Context<'_>) {
+        let (line, rest) = lines.split_once('\n').unwrap_or((lines, ""));
+        let mut words = line.splitn(5, ' ');
         let (verb, tag) = (words.next().unwrap(), words.next().unwrap());
         let command = match verb {
             "sub" => connection.subscribe(words.next().unwrap()),
@@ -61,17 +74,34 @@ impl Handler for Relay {
                 connection.publish(channel, payload, words.next().unwrap().as_bytes())
             }
         };
-        assert!(self.tags.insert(command, tag.to_owned()).is_none(), "numbers are unique");
+        let before = self.tags.insert(command, (tag.to_owned(), rest.to_owned()));
+        assert!(before.is_none(), "numbers are unique");
+    }
+}
+
+impl Handler for Relay {
+    fn opened(&mut self, connection: &mut Context<'_>) {
+        self.handlers.alive.fetch_add(1, Ordering::Relaxed);
+        let mut known = self.handlers.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.push(connection.connection());
+    }
+
+    fn message(&mut self, message: Message<'_>, connection: &mut Context<'_>) {
+        let Message::Text(text) = message else { panic!("clients send text") };
+        self.execute(text, connection);
     }
 
     fn answered(&mut self, command: u32, answer: Answer, connection: &mut Context<'_>) {
-        let tag = self.tags.remove(&command).expect("one answer to a command");
+        let (tag, rest) = self.tags.remove(&command).expect("one answer to a command");
         let code = if let Answer::Failed(error) = answer { error.code } else { 0 };
         connection.send_text(&format!("#{tag} {code}"));
+        if !rest.is_empty() {
+            self.execute(&rest, connection);
+        }
     }
 
     fn closed(&mut self, _: u16) {
-        self.alive.fetch_sub(1, Ordering::Relaxed);
+        self.handlers.alive.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -98,7 +128,8 @@ impl Handler for Stubborn {
 
 #[derive(Debug)]
 enum Command {
-    Subscribe(usize),
+    /// The channel, and when that was asked for.
+    Subscribe(usize, u64),
     Unsubscribe,
     Publish(usize, u64),
 }
@@ -141,8 +172,13 @@ impl Plain {
         match self.wanted {
             None if random.chance(60) => {
                 self.wanted = Some(channel);
-                let tag = self.command(Command::Subscribe(channel));
-                format!("sub {tag} {}", name(channel))
+                let tag = self.command(Command::Subscribe(channel, oracle.tick()));
+                let mut lines = format!("sub {tag} {}", name(channel));
+                while random.chance(40) {
+                    let of = random.below(self.channels);
+                    lines += &format!("\n{}", self.publication(None, of, oracle, random));
+                }
+                lines
             }
             Some(channel) if random.chance(20) => {
                 self.wanted = None;
@@ -150,11 +186,27 @@ impl Plain {
                 format!("unsub {tag} {}", name(channel))
             }
             _ => {
-                let (id, data) = oracle.publish(self.number, &[channel], random.below(60));
-                let tag = self.command(Command::Publish(channel, id));
-                format!("pub {tag} {} {} {data}", random.pick(&["j", "t", "b"]), name(channel))
+                let mut lines = self.publication(Some(self.number), channel, oracle, random);
+                while random.chance(20) {
+                    lines += &format!("\n{}", self.publication(None, channel, oracle, random));
+                }
+                lines
             }
         }
+    }
+
+    /// Without a publisher it has no order among this client's publications.
+    fn publication(
+        &mut self,
+        publisher: Option<usize>,
+        channel: usize,
+        oracle: &mut Oracle,
+        random: &mut Random,
+    ) -> String {
+        let publisher = publisher.unwrap_or_else(|| oracle.nobody());
+        let (id, data) = oracle.publish(publisher, &[channel], random.below(60));
+        let tag = self.command(Command::Publish(channel, id));
+        format!("pub {tag} {} {} {data}", random.pick(&["j", "t", "b"]), name(channel))
     }
 
     fn answered(&mut self, answer: &str, oracle: &mut Oracle) {
@@ -162,9 +214,9 @@ impl Plain {
         let tag: u32 = tag.parse().unwrap();
         let command = self.outstanding.remove(&tag).expect("one answer to a command");
         match (command, code) {
-            (Command::Subscribe(channel), "0") => {
+            (Command::Subscribe(channel, asked_at), "0") => {
                 assert!(self.window.is_none(), "it is in one channel at a time");
-                self.window = Some((channel, oracle.open(channel)));
+                self.window = Some((channel, oracle.open(channel, self.number, asked_at)));
             }
             (Command::Unsubscribe, "0") => self.window = None,
             (Command::Publish(channel, id), "0") => oracle.acknowledged(channel, id),
@@ -198,6 +250,8 @@ impl Peer for Plain {
                 let text = std::str::from_utf8(&bytes).expect("everything here is text");
                 if let Some(answer) = text.strip_prefix('#') {
                     self.answered(answer, oracle);
+                } else if let Some(address) = text.strip_prefix('@') {
+                    oracle.addressed(address.parse().expect("a number"), self.number);
                 } else {
                     let (_, window) = self.window.as_mut().expect("a publication in a channel");
                     oracle.delivered(window, text);

@@ -32,6 +32,11 @@ impl Random {
         self.below(100) < percent
     }
 
+    /// Steps for which a shard does nothing: some, seldom very many.
+    pub fn pause(&mut self) -> usize {
+        if self.chance(5) { 1_000 } else { self.below(60) }
+    }
+
     /// One of these.
     pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
         &from[self.below(from.len())]

@@ -10,8 +10,9 @@ use tiderace::{
 
 use super::{
     oracle::{name, number},
+    random::Random,
     scene::Scene,
-    settings::Shape,
+    settings::{self, Shape},
     wire,
 };
 
@@ -48,7 +49,7 @@ fn an_unsubscribe_may_overtake_its_subscribes_grant() {
             r#"{"id":4,"subscribe":{}}"#,
         ];
         assert_eq!(scene.hear(client), answers);
-        assert_eq!(scene.world.cores[home].home().subscribers(&channel), 1);
+        assert_eq!(scene.world.node.cores[home].home().subscribers(&channel), 1);
     }
 }
 
@@ -77,7 +78,7 @@ fn answers_count_against_the_queue_of_who_does_not_read() {
             scene.tell(client, &publish(id, &channel, "7"));
             scene.rest();
         }
-        assert_eq!(scene.world.cores[0].counts().counters.slow_consumers_closed, 1, "{home}");
+        assert_eq!(scene.world.node.cores[0].counts().counters.slow_consumers_closed, 1, "{home}");
         assert_eq!(scene.hear(client).last().map(String::as_str), Some("close 3008"));
 
         let backend = scene.open(0);
@@ -86,7 +87,7 @@ fn answers_count_against_the_queue_of_who_does_not_read() {
             scene.say(backend, post("/api/publish", &body, ""));
             scene.rest();
         }
-        assert_eq!(scene.world.cores[0].counts().counters.slow_consumers_closed, 2, "{home}");
+        assert_eq!(scene.world.node.cores[0].counts().counters.slow_consumers_closed, 2, "{home}");
     }
 }
 
@@ -101,7 +102,7 @@ fn who_is_slow_hears_nothing_behind_what_it_missed() {
     scene.rest();
     let heard = scene.hear(backend);
     assert!(heard.iter().all(|answer| answer.starts_with("404")), "{heard:?}");
-    assert_eq!(scene.world.cores[0].counts().counters.slow_consumers_closed, 1);
+    assert_eq!(scene.world.node.cores[0].counts().counters.slow_consumers_closed, 1);
 }
 
 #[test]
@@ -125,7 +126,7 @@ fn a_flood_behind_a_last_request_ends_the_connection() {
     scene.rest();
     assert!(scene.hear(backend).is_empty());
     scene.rest();
-    assert_eq!(scene.world.cores[0].counts().connections, 0);
+    assert_eq!(scene.world.node.cores[0].counts().connections, 0);
 }
 
 #[test]
@@ -142,31 +143,40 @@ fn a_peer_gets_error_111_beyond_the_commands_in_flight() {
     assert_eq!((heard.len(), refused), (count, 5));
 }
 
-/// Rows 16 and 21 of the features: in order, and no other caller waits for the end of it.
+/// Row 16 of the features: in their order, whatever homes they are for, and no turn does all of them.
 #[test]
-fn a_long_batch_keeps_its_order_and_lets_others_in_between() {
-    for home in 0..2 {
-        let mut scene = Scene::new(Shape::roomy(2));
-        let channel = scene.channel_of(home);
-        let reader = scene.subscriber(1, &channel);
-        let commands: Vec<_> = (0..1_100)
-            .map(|n| format!(r#"{{"publish":{{"channel":"{channel}","data":{n}}}}}"#))
-            .collect();
-        let body = format!(r#"{{"commands":[{}]}}"#, commands.join(","));
-        let (long, other) = (scene.open(0), scene.open(0));
-        scene.say(long, post("/api/batch", &body, ""));
-        scene.say(other, post("/api/channels", "{}", ""));
-        while scene.hear(other).is_empty() {
-            (0..2).for_each(|shard| scene.world.turn(shard, true));
-        }
-        assert!(scene.hear(long).is_empty(), "{home}: the batch was over before anybody else");
-        scene.rest();
-        let replies = vec![r#"{"publish":{}}"#; 1_100].join(",");
-        assert_eq!(scene.hear(long), [format!(r#"200 {{"replies":[{replies}]}}"#)]);
-        let heard = scene.hear(reader);
-        assert_eq!(heard.len(), 1_100);
-        for (n, line) in heard.iter().enumerate() {
-            assert!(line.ends_with(&format!(r#""pub":{{"data":{n}}}}}}}"#)), "{n}: {line}");
+fn a_long_batch_takes_many_turns_and_keeps_its_order() {
+    for parallel in [false, true] {
+        for home in 0..2 {
+            let mut scene = Scene::new(Shape::roomy(2));
+            let channel = scene.channel_of(home);
+            let reader = scene.subscriber(1, &channel);
+            let commands: Vec<_> = (0..1_200)
+                .map(|n| format!(r#"{{"publish":{{"channel":"{channel}","data":{n}}}}}"#))
+                .collect();
+            let commands = commands.join(",");
+            let body = format!(r#"{{"commands":[{commands}],"parallel":{parallel}}}"#);
+            let backend = scene.open(0);
+            scene.say(backend, post("/api/batch", &body, ""));
+            let begun = |scene: &Scene| {
+                let cores = scene.world.node.cores.iter();
+                cores.map(|core| core.counts().counters.frames_encoded).sum::<u64>()
+            };
+            let mut turns = 0;
+            while begun(&scene) < 1_200 {
+                turns += 1;
+                scene.world.turn(0, true);
+                scene.world.turn(1, true);
+            }
+            assert!(turns > 1, "one turn did all of it");
+            scene.rest();
+            let replies = vec![r#"{"publish":{}}"#; 1_200].join(",");
+            assert_eq!(scene.hear(backend), [format!(r#"200 {{"replies":[{replies}]}}"#)]);
+            let heard = scene.hear(reader);
+            assert_eq!(heard.len(), 1_200);
+            for (n, line) in heard.iter().enumerate() {
+                assert!(line.ends_with(&format!(r#""pub":{{"data":{n}}}}}}}"#)), "{n}: {line}");
+            }
         }
     }
 }
@@ -184,31 +194,71 @@ fn a_publication_is_encoded_once_for_all_receivers_of_all_cores() {
         assert!(heard.len() == 1 && heard[0].contains(r#"{"id":7}"#), "{heard:?}");
     }
     let encoded: u64 =
-        scene.world.cores.iter().map(|core| core.counts().counters.frames_encoded).sum();
+        scene.world.node.cores.iter().map(|core| core.counts().counters.frames_encoded).sum();
     assert_eq!(encoded, 1);
 }
 
+/// Payload bytes of the publications that fill a link.
+const LETTERS: usize = LINK_BACKLOG_BYTES_MAX / 8;
+
 /// Publishes from a thread that is no shard, at that shard, until it is refused.
 fn publish_until_refused(scene: &mut Scene, shard: usize, channel: &str) -> u64 {
-    const LETTERS: usize = 1 << 20;
     for count in 0.. {
-        let (id, data) = scene.world.oracle.publish(0, &[number(channel)], LETTERS);
+        let (id, data) = scene.world.crowd.oracle.publish(0, &[number(channel)], LETTERS);
         let call = Call::Publish {
             channel: Name::from(channel),
             data: Bytes::from(data),
             payload: Payload::Json,
             extra: Default::default(),
         };
-        let now = scene.world.now;
-        let refused = scene.world.cores[shard].counts().counters.publications_refused;
-        scene.world.outside.insert(id, number(channel));
-        scene.world.cores[shard].outside(now, id, OutsideCall::Call(call));
-        if scene.world.cores[shard].counts().counters.publications_refused > refused {
+        let now = scene.world.node.now;
+        let refused = scene.world.node.cores[shard].counts().counters.publications_refused;
+        scene.world.crowd.outside.insert(id, number(channel));
+        scene.world.node.cores[shard].outside(now, id, OutsideCall::Call(call));
+        scene.world.turn(shard, true);
+        if scene.world.node.cores[shard].counts().counters.publications_refused > refused {
             return count;
         }
         assert!(count as usize * LETTERS <= LINK_BACKLOG_BYTES_MAX, "a backlog without an end");
     }
     unreachable!()
+}
+
+/// Whatever was said by then, and however far it is on its way between the shards.
+#[test]
+fn a_connection_may_break_at_every_step() {
+    let mut conversation = wire::upgrade("/connection/websocket");
+    let token = &settings::users()[1].token;
+    let connect = format!(r#"{{"id":1,"connect":{{"token":"{token}"}}}}"#);
+    let mut random = Random::new(0);
+    conversation.extend(wire::text(&connect, &mut random));
+    for channel in 0..2 {
+        let channel = name(channel);
+        let commands = [
+            subscribe(2, &channel),
+            publish(3, &channel, "7"),
+            unsubscribe(4, &channel),
+            subscribe(5, &channel),
+        ];
+        conversation.extend(wire::text(&commands.join("\n"), &mut random));
+    }
+    let mut subscribed = 0;
+    for said in (0..=conversation.len()).step_by(18) {
+        for turns in 0..24 {
+            let mut scene = Scene::new(Shape { link_capacity: 1, ..Shape::roomy(2) });
+            let client = scene.open(0);
+            scene.say(client, conversation[..said].to_vec());
+            (0..turns).for_each(|turn| scene.world.turn(turn % 2, turn % 3 == 0));
+            subscribed +=
+                scene.world.node.cores.iter().map(|core| core.home().channels()).sum::<usize>();
+            scene.reset(client);
+            scene.rest();
+            for core in &scene.world.node.cores {
+                assert!(core.is_empty(), "{said} bytes, {turns} turns: {:?}", core.counts());
+            }
+        }
+    }
+    assert!(subscribed > 0, "none of them ever got so far");
 }
 
 /// The link to a home is full, or the link from it: publishers are told 111, state goes on, and
@@ -219,30 +269,61 @@ fn a_full_link_refuses_publications_and_loses_none() {
         let shape = Shape { queue_bytes_max: 1 << 30, ..Shape::roomy(2) };
         let mut scene = Scene::new(shape);
         let channel = scene.channel_of(1);
-        scene.world.oracle = super::oracle::Oracle::new(number(&channel) + 1);
+        scene.world.crowd.oracle = super::oracle::Oracle::new(number(&channel) + 1);
         let reader = scene.subscriber(0, &channel);
-        let mut window = scene.world.oracle.open(number(&channel));
+        let mut window = scene.world.crowd.oracle.open(number(&channel), 0, 0);
 
-        scene.world.links.capacity = 0;
+        scene.world.node.links.capacity = 0;
         let taken = publish_until_refused(&mut scene, publisher, &channel);
-        assert!(taken as usize * (1 << 20) >= LINK_BACKLOG_BYTES_MAX - (1 << 20), "{taken}");
+        assert!(taken as usize * LETTERS >= LINK_BACKLOG_BYTES_MAX - LETTERS, "{taken}");
         let late = scene.client(0);
         scene.tell(late, &subscribe(2, &channel));
         scene.rest();
         assert!(scene.hear(late).is_empty() && scene.hear(reader).is_empty());
 
-        scene.world.links.capacity = 1;
+        scene.world.node.links.capacity = 1;
         scene.rest();
         for line in scene.hear(reader) {
             let line: serde_json::Value = serde_json::from_str(&line).unwrap();
             let data = line["push"]["pub"]["data"].to_string();
-            scene.world.oracle.delivered(&mut window, &data);
+            scene.world.crowd.oracle.delivered(&mut window, &data);
         }
-        assert_eq!(scene.world.oracle.deliveries, taken);
-        assert_eq!(scene.world.oracle.acknowledged, taken);
-        scene.world.oracle.complete(&window);
+        assert_eq!(scene.world.crowd.oracle.deliveries, taken);
+        assert_eq!(scene.world.crowd.oracle.acknowledged, taken);
+        scene.world.crowd.oracle.complete(&window);
         assert_eq!(scene.hear(late)[0], r#"{"id":2,"subscribe":{}}"#);
-        assert_eq!(scene.world.cores[1].home().subscribers(&channel), 2);
+        assert_eq!(scene.world.node.cores[1].home().subscribers(&channel), 2);
+    }
+}
+
+/// What backends publish in one turn beyond its share waits for the next ones; a drain waits for it.
+#[test]
+fn a_drain_publishes_what_waits_for_its_turn() {
+    for publisher in 0..2 {
+        let mut scene = Scene::new(Shape::roomy(2));
+        let channel = scene.channel_of(1);
+        scene.world.crowd.oracle = super::oracle::Oracle::new(number(&channel) + 1);
+        let reader = scene.subscriber(0, &channel);
+        let now = scene.world.node.now;
+        for _ in 0..2_000 {
+            let (id, data) = scene.world.crowd.oracle.publish(0, &[number(&channel)], 1);
+            scene.world.crowd.outside.insert(id, number(&channel));
+            let (channel, data) = (Name::from(channel.as_str()), Bytes::from(data));
+            let (payload, extra) = (Payload::Json, Default::default());
+            let call = Call::Publish { channel, data, payload, extra };
+            scene.world.node.cores[publisher].outside(now, id, OutsideCall::Call(call));
+        }
+        scene.world.node.cores.iter_mut().for_each(|core| core.drain_begin());
+        scene.world.node.cores.iter_mut().for_each(|core| core.drain_mark());
+        while !scene.world.node.cores.iter().all(|core| core.drain_is_quiet()) {
+            (0..2).for_each(|shard| scene.world.turn(shard, false));
+        }
+        scene.world.node.cores.iter_mut().for_each(|core| core.drain_close());
+        scene.rest();
+        let heard = scene.hear(reader);
+        let heard = heard.iter().filter(|line| line.contains("push")).count() as u64;
+        assert_eq!(heard, scene.world.crowd.oracle.acknowledged);
+        assert!(heard > 2, "{heard}");
     }
 }
 
@@ -257,18 +338,18 @@ fn a_drain_delivers_what_stands_behind_an_unanswered_command() {
     scene.tell(publisher, &publish(2, &channel, "7"));
     scene.world.turn(1, true);
     assert_eq!(scene.hear(publisher), [r#"{"id":2,"publish":{}}"#]);
-    scene.world.cores.iter_mut().for_each(|core| core.drain_begin());
-    scene.world.cores.iter_mut().for_each(|core| core.drain_mark());
+    scene.world.node.cores.iter_mut().for_each(|core| core.drain_begin());
+    scene.world.node.cores.iter_mut().for_each(|core| core.drain_mark());
     scene.world.turn(1, true);
     let another = (number(&channel) + 1..).map(name).find(|name| scene.home_of(name) == 1);
     scene.tell(reader, &subscribe(3, &another.unwrap()));
     scene.world.turn(0, true);
     // The second marker goes through, the grant behind it does not.
-    scene.world.links.capacity = 1;
+    scene.world.node.links.capacity = 1;
     scene.world.turn(1, true);
     scene.world.turn(0, true);
-    assert!(scene.world.cores.iter().all(|core| core.drain_is_quiet()));
-    scene.world.cores.iter_mut().for_each(|core| core.drain_close());
+    assert!(scene.world.node.cores.iter().all(|core| core.drain_is_quiet()));
+    scene.world.node.cores.iter_mut().for_each(|core| core.drain_close());
     scene.world.turn(0, true);
     let heard = scene.hear(reader);
     assert!(heard.len() == 2 && heard[0].contains("\"data\":7"), "{heard:?}");
@@ -283,14 +364,14 @@ fn a_handler_that_asks_again_and_again_starves_nobody() {
     scene.say(stubborn, wire::upgrade("/stubborn"));
     scene.rest();
     scene.hear(stubborn);
-    scene.world.cores[0].drain_begin();
+    scene.world.node.cores[0].drain_begin();
     scene.tell(stubborn, "begin");
     for _ in 0..20 {
         scene.world.turn(0, false);
     }
-    let refused = scene.world.cores[0].counts().counters.publications_refused;
+    let refused = scene.world.node.cores[0].counts().counters.publications_refused;
     assert!((3..1_000).contains(&refused), "once a flush: {refused}");
-    scene.world.cores[0].drain_close();
+    scene.world.node.cores[0].drain_close();
     for _ in 0..20 {
         scene.world.turn(0, false);
     }

@@ -25,7 +25,7 @@ pub struct Scene {
 impl Scene {
     pub fn new(shape: Shape) -> Self {
         let mut world = World::of(shape, Random::new(0), None);
-        world.kernels.iter_mut().for_each(|kernel| kernel.hostile = false);
+        world.node.kernels.iter_mut().for_each(|kernel| kernel.hostile = false);
         Self { world, connections: Vec::new() }
     }
 
@@ -37,14 +37,15 @@ impl Scene {
 
     /// The home of a channel.
     pub fn home_of(&self, channel: &str) -> usize {
-        usize::from(self.world.process.key.home(channel, self.world.shards()))
+        usize::from(self.world.node.process.key.home(channel, self.world.shards()))
     }
 
     /// A connection that has sent nothing.
     pub fn open(&mut self, shard: usize) -> usize {
-        let conn = self.world.cores[shard].accepted(self.world.now).expect("there is room");
+        let conn =
+            self.world.node.cores[shard].accepted(self.world.node.now).expect("there is room");
         let number = self.connections.len();
-        self.world.kernels[shard].open(conn, usize::MAX);
+        self.world.node.kernels[shard].open(conn, usize::MAX);
         self.connections.push(Connection { shard, conn, reader: Reader::default() });
         number
     }
@@ -72,13 +73,23 @@ impl Scene {
     /// Writes bytes of a client.
     pub fn say(&mut self, client: usize, bytes: Vec<u8>) {
         let Connection { shard, conn, .. } = self.connections[client];
-        let socket = self.world.kernels[shard].sockets.get_mut(&conn.slot).expect("it is open");
+        let socket =
+            self.world.node.kernels[shard].sockets.get_mut(&conn.slot).expect("it is open");
         socket.inbound.extend(bytes);
+    }
+
+    /// Breaks a client's connection.
+    pub fn reset(&mut self, client: usize) {
+        let Connection { shard, conn, .. } = self.connections[client];
+        let socket = self.world.node.kernels[shard].sockets.get_mut(&conn.slot);
+        if let Some(socket) = socket.filter(|socket| socket.conn == conn) {
+            socket.client_reset = true;
+        }
     }
 
     /// Writes a WebSocket message of a client.
     pub fn tell(&mut self, client: usize, text: &str) {
-        let bytes = wire::text(text, &mut self.world.random);
+        let bytes = wire::text(text, &mut self.world.node.random);
         self.say(client, bytes);
     }
 
@@ -87,7 +98,9 @@ impl Scene {
     pub fn hear(&mut self, client: usize) -> Vec<String> {
         let Connection { shard, conn, ref mut reader } = self.connections[client];
         let mut lines = Vec::new();
-        while let Some(bytes) = self.world.kernels[shard].carry(conn.slot, &mut self.world.random) {
+        while let Some(bytes) =
+            self.world.node.kernels[shard].carry(conn.slot, &mut self.world.node.random)
+        {
             reader.feed(&bytes);
             self.world.turn(shard, true);
         }
@@ -107,9 +120,9 @@ impl Scene {
     pub fn rest(&mut self) {
         let mut quiet = 0;
         while quiet < 2 {
-            let before = self.world.events;
+            let before = self.world.node.events;
             (0..self.world.shards()).for_each(|shard| self.world.turn(shard, true));
-            quiet = if self.world.events == before { quiet + 1 } else { 0 };
+            quiet = if self.world.node.events == before { quiet + 1 } else { 0 };
         }
     }
 }

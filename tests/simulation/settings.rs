@@ -1,7 +1,7 @@
 //! What the process of a world is configured to, as small as its seed wants it.
 
 use std::sync::{
-    Arc,
+    Arc, LazyLock,
     atomic::{AtomicUsize, Ordering},
 };
 
@@ -9,22 +9,48 @@ use tiderace::{
     api::{ErrorMode, ProcessStats},
     auth::tokens::{Tokens, sign_connection},
     channels::{ChannelOptions, Channels},
-    core::{Process, Route, Settings},
+    core::{Endpoint, Endpoints, Process, Route, Settings},
     hub::HashKey,
+    limits::SEGMENT_BYTES_MAX,
     protocol::{Now, centrifuge::Policy},
 };
 
 use super::{
-    plain::{Relay, Stubborn},
+    plain::{Handlers, Relay, Stubborn},
     random::Random,
 };
 
 const SECRET: &str = "secret";
 
-/// Users and their tokens; the first is anonymous.
-pub fn users() -> Vec<(String, String)> {
-    let named = ["ann", "bob"].map(|user| (user.into(), sign_connection(SECRET, user, None, None)));
-    [(String::new(), String::new())].into_iter().chain(named).collect()
+/// The wall clock when a world begins, in seconds since the Unix epoch.
+pub const START_S: u64 = 1_700_000_000;
+/// What the wall clock may jump by.
+pub const HOUR_S: u64 = 3_600;
+
+/// Bytes of the longest single entry of a connection's queue: a segment, or a publication or answer
+/// that is longer than one.
+pub const ENTRY_BYTES_MAX: usize =
+    if SEGMENT_BYTES_MAX > 8 << 10 { SEGMENT_BYTES_MAX } else { 8 << 10 };
+
+/// Somebody who may connect.
+pub struct User {
+    /// Empty: anonymous.
+    pub name: String,
+    pub token: String,
+}
+
+/// Everybody; the last one's token expires when the wall clock jumps. Signed once.
+pub fn users() -> &'static [User] {
+    static USERS: LazyLock<Vec<User>> = LazyLock::new(|| {
+        let named = [("ann", None), ("bob", None), ("cyd", Some(START_S + HOUR_S / 2))];
+        let named = named.map(|(name, exp)| User {
+            name: name.to_owned(),
+            token: sign_connection(SECRET, name, exp, None),
+        });
+        let anonymous = User { name: String::new(), token: String::new() };
+        [anonymous].into_iter().chain(named).collect()
+    });
+    &USERS
 }
 
 /// What differs between worlds.
@@ -35,6 +61,8 @@ pub struct Shape {
     /// Messages that a link holds.
     pub link_capacity: usize,
     pub connections_max: usize,
+    /// Descriptors of each shard.
+    pub files_max: usize,
     pub queue_bytes_max: usize,
     pub subscriptions_max: usize,
 }
@@ -47,6 +75,7 @@ impl Shape {
             channels: 4,
             link_capacity: 64,
             connections_max: 1_000,
+            files_max: 1_000,
             queue_bytes_max: 1 << 20,
             subscriptions_max: 100,
         }
@@ -55,24 +84,25 @@ impl Shape {
     /// As narrow as chance wants it.
     pub fn any(random: &mut Random) -> Self {
         Self {
-            shards: random.between(1, 3),
+            shards: *random.pick(&[1, 2, 3, 7]),
             channels: random.between(1, 4),
             link_capacity: *random.pick(&[1, 2, 3, 4, 64]),
             connections_max: *random.pick(&[5, 1_000, 1_000]),
+            files_max: *random.pick(&[3, 1_000, 1_000, 1_000]),
             queue_bytes_max: *random.pick(&[500, 4_000, 1 << 20, 1 << 20]),
             subscriptions_max: *random.pick(&[2, 100]),
         }
     }
 }
 
-/// A process of that shape; `alive` counts connections with a handler.
+/// A process of that shape; `handlers` knows connections with a handler.
 pub fn process(
     shape: Shape,
     random: &mut Random,
     now: Now,
-    alive: &Arc<AtomicUsize>,
+    handlers: &Arc<Handlers>,
 ) -> Arc<Process> {
-    let alive = Arc::clone(alive);
+    let handlers = Arc::clone(handlers);
     let rules = ChannelOptions {
         allow_subscribe_for_client: true,
         allow_subscribe_for_anonymous: true,
@@ -119,10 +149,17 @@ pub fn process(
         watch: None,
         health_enabled: true,
         page: None,
+        endpoints: Endpoints {
+            websocket: Some(Endpoint {
+                path: "/connection/websocket".to_owned(),
+                body_bytes_max: 64 << 10,
+            }),
+            ..Endpoints::default()
+        },
         routes: vec![
             Route {
                 path: "/relay".to_owned(),
-                handler: Arc::new(move || Box::new(Relay::new(&alive))),
+                handler: Arc::new(move || Box::new(Relay::new(&handlers))),
             },
             Route { path: "/stubborn".to_owned(), handler: Arc::new(|| Box::new(Stubborn)) },
         ],

@@ -1,6 +1,9 @@
 //! The life of a world from its seed: traffic, truth at rest, and one of its ends.
 
-use super::{faults::Mutation, world::World};
+use super::{
+    faults::{Switched, Wrong},
+    world::World,
+};
 
 /// What a world did, to see that it did something and did the same again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -10,6 +13,12 @@ pub struct Summary {
     pub deliveries: u64,
     pub acknowledged: u64,
     pub slow: u64,
+    /// Connections that waited for a descriptor.
+    pub waited: u64,
+    /// Connections whose token expired.
+    pub expired: u64,
+    /// Connections that a thread reached by name.
+    pub addressed: u64,
 }
 
 impl Summary {
@@ -21,51 +30,58 @@ impl Summary {
             deliveries: self.deliveries + other.deliveries,
             acknowledged: self.acknowledged + other.acknowledged,
             slow: self.slow + other.slow,
+            waited: self.waited + other.waited,
+            expired: self.expired + other.expired,
+            addressed: self.addressed + other.addressed,
         }
     }
 }
 
 /// Lives a world from its seed to its end; panics where something does not hold.
-pub fn live(seed: u64, mutation: Option<Mutation>) -> Summary {
-    let mut world = World::new(seed, mutation);
-    for _ in 0..world.random.between(1, 6) {
+pub fn live(seed: u64, wrong: Wrong) -> Summary {
+    let _switched = Switched::on(wrong);
+    let mut world = World::new(seed, wrong);
+    for _ in 0..world.random().between(1, 6) {
         world.connect();
     }
-    for _ in 0..world.random.between(1, 3) {
-        for _ in 0..world.random.between(50, 800) {
+    for _ in 0..world.random().between(1, 3) {
+        for _ in 0..world.random().between(50, 800) {
             world.step();
         }
-        if world.random.chance(70) {
+        if world.random().chance(70) {
             world.settle();
             world.check_truth();
         }
     }
-    if world.random.chance(50) {
+    if world.random().chance(50) {
         everybody_leaves(&mut world);
     } else {
         drain(&mut world);
     }
     world.check_empty();
     Summary {
-        trace: world.trace,
-        events: world.events,
-        deliveries: world.oracle.deliveries,
-        acknowledged: world.oracle.acknowledged,
-        slow: world.slow,
+        trace: world.node.trace,
+        events: world.node.events,
+        deliveries: world.crowd.oracle.deliveries,
+        acknowledged: world.crowd.oracle.acknowledged,
+        slow: world.crowd.slow,
+        waited: world.waited,
+        expired: world.crowd.expired,
+        addressed: world.crowd.oracle.addresses.len() as u64,
     }
 }
 
 fn everybody_leaves(world: &mut World) {
-    for client in 0..world.clients.len() {
-        if world.clients[client].over && world.random.chance(30) {
+    for client in 0..world.crowd.clients.len() {
+        if world.crowd.clients[client].over && world.random().chance(30) {
             continue;
         }
-        if world.random.chance(20) {
+        if world.random().chance(20) {
             world.stall(client, true);
         }
         world.leave(client);
-        if world.random.chance(30) {
-            let shard = world.random.below(world.shards());
+        if world.random().chance(30) {
+            let shard = world.node.random.below(world.node.shards());
             world.turn(shard, false);
         }
     }
@@ -74,39 +90,44 @@ fn everybody_leaves(world: &mut World) {
 /// As the server does it: all refuse, then all mark, and when all are quiet all close.
 fn drain(world: &mut World) {
     let shards = world.shards();
-    for shard in 0..shards {
-        some_steps(world);
-        world.cores[shard].drain_begin();
-        world.draining = true;
+    let steps = *world.random().pick(&[1, 3, 30]);
+    if world.random().chance(30) {
+        world.node.links.capacity = 1;
     }
     for shard in 0..shards {
-        some_steps(world);
-        world.cores[shard].drain_mark();
+        some_steps(world, steps);
+        world.node.cores[shard].drain_begin();
+        world.crowd.draining = true;
+    }
+    for shard in 0..shards {
+        some_steps(world, steps);
+        world.node.cores[shard].drain_mark();
     }
     for _ in 0..20_000 {
-        if (0..shards).all(|shard| world.cores[shard].drain_is_quiet()) {
+        if (0..shards).all(|shard| world.node.cores[shard].drain_is_quiet()) {
             break;
         }
         world.step();
     }
     for shard in 0..shards {
-        assert!(world.cores[shard].drain_is_quiet(), "the markers of the drain are stuck");
-        some_steps(world);
-        world.cores[shard].drain_close();
+        assert!(world.node.cores[shard].drain_is_quiet(), "the markers of the drain are stuck");
+        some_steps(world, steps);
+        world.node.cores[shard].drain_close();
     }
+    some_steps(world, 30);
     world.settle();
-    for client in &world.clients {
+    for client in &world.crowd.clients {
         if !client.leaving && matches!(client.code, Some(3001 | 1001)) {
             for window in client.peer.wanted_windows() {
-                world.oracle.complete(window);
+                world.crowd.oracle.complete(window);
             }
         }
     }
     everybody_leaves(world);
 }
 
-fn some_steps(world: &mut World) {
-    for _ in 0..world.random.below(30) {
+fn some_steps(world: &mut World, most: usize) {
+    for _ in 0..world.random().below(most) {
         world.step();
     }
 }

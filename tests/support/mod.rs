@@ -4,6 +4,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 pub mod http;
+pub mod stream;
 pub mod watch;
 pub mod websocket;
 

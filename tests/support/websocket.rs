@@ -110,6 +110,11 @@ impl Client {
         reply["error"]["code"].as_u64().unwrap_or_else(|| panic!("no error: {reply}"))
     }
 
+    /// Whether the server answers the connect command, rather than close.
+    pub fn connects(&mut self) -> bool {
+        matches!(self.socket.read().expect("an answer"), Message::Text(_))
+    }
+
     /// The next push, whatever it is.
     pub fn push(&mut self) -> Value {
         self.pushes.pop_front().unwrap_or_else(|| {
@@ -241,8 +246,12 @@ pub struct Raw {
 
 /// The bytes of a request for an upgrade; `headers` are whole lines.
 pub fn upgrade(headers: &str) -> String {
+    upgrade_at(PATH, headers)
+}
+
+fn upgrade_at(path: &str, headers: &str) -> String {
     format!(
-        "GET {PATH} HTTP/1.1\r\nHost: t\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        "GET {path} HTTP/1.1\r\nHost: t\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n"
     )
 }
@@ -282,8 +291,13 @@ impl Raw {
 
     /// An upgraded connection.
     pub fn open(address: SocketAddr) -> Self {
+        Self::open_at(address, PATH)
+    }
+
+    /// An upgraded connection to another endpoint.
+    pub fn open_at(address: SocketAddr, path: &str) -> Self {
         let mut raw = Self::tcp(address);
-        raw.send(upgrade("").as_bytes());
+        raw.send(upgrade_at(path, "").as_bytes());
         raw.switched();
         raw
     }

@@ -71,10 +71,20 @@ pub(crate) struct ConnectRequest<'a> {
     pub(super) version: Text<'a>,
     /// Where the client was in the channels to which the server subscribes it.
     #[serde(borrow, default)]
-    pub(super) subs: Option<BTreeMap<Cow<'a, str>, SubscribeRequest<'a>>>,
+    pub(super) subs: Option<BTreeMap<Cow<'a, str>, Option<SubscribeRequest<'a>>>>,
     /// What a browser's client would have sent as headers, had it been let.
     #[serde(borrow, default)]
     pub(super) headers: Option<BTreeMap<Cow<'a, str>, Cow<'a, str>>>,
+}
+
+impl<'a> ConnectRequest<'a> {
+    /// Parses a whole request; `None` when it is none.
+    pub(super) fn parse(text: &'a str) -> Option<Self> {
+        if !text.trim_ascii_start().starts_with('{') {
+            return None;
+        }
+        serde_json::from_str(text).ok()
+    }
 }
 
 /// The part of a refresh request that decides.

@@ -10,11 +10,15 @@ use super::{
     error,
     reply::{self, ConnectResult, Expiry},
     terms::Terms,
+    unidirectional::disconnect_of,
 };
 use crate::{
-    auth::{ConnectionClaims, TokenError},
+    auth::{
+        ConnectionClaims, TokenError,
+        permissions::{self, Access},
+    },
     close::{BAD_REQUEST, CONNECTION_EXPIRED, CloseReason, INVALID_TOKEN},
-    protocol::{Described, Effect, ErrorCode, Name, Now, Request, Subscribed},
+    protocol::{Described, Effect, ErrorCode, Name, Now, Request, SubscribeOptions, Subscribed},
 };
 
 /// Seconds that a connection lives at most without a refresh; a longer token is cut, as in
@@ -146,12 +150,15 @@ impl Session {
             let Ok(options) = policy.channels.named(&grant.channel) else {
                 return self.refuse(id, ErrorCode::UNKNOWN_CHANNEL, out);
             };
-            let asked = request.subs.as_ref().and_then(|subs| subs.get(&*grant.channel));
+            let asked = request.subs.as_ref().and_then(|subs| subs.get(&*grant.channel)?.as_ref());
             let nothing = SubscribeRequest::default();
             let asked = asked.unwrap_or(&nothing);
             let mut wanted = self.on_terms(policy, options, asked, grant.terms);
             wanted.server_side = true;
             subscriptions.push((Name::from(grant.channel), Box::new(wanted)));
+        }
+        if self.unidirectional {
+            self.add_wanted(policy, request, &mut subscriptions);
         }
         subscriptions.sort_by(|(one, _), (other, _)| one.cmp(other));
         subscriptions.dedup_by(|(one, _), (other, _)| one == other);
@@ -164,6 +171,30 @@ impl Session {
         Ok(())
     }
 
+    /// The channels that a unidirectional client wants to be in: for it they are the server's doing,
+    /// because it cannot subscribe again. Those that it may not be in are left out, as in Centrifugo.
+    fn add_wanted(
+        &self,
+        policy: &Policy,
+        request: &ConnectRequest<'_>,
+        subscriptions: &mut Vec<(Name, Box<SubscribeOptions>)>,
+    ) {
+        for (channel, asked) in request.subs.iter().flatten() {
+            let Ok(options) = policy.channels.named(channel) else { continue };
+            let (channels, user, insecure) = (&policy.channels, &self.user, policy.insecure);
+            let access =
+                permissions::may_subscribe(channels, options, channel, user, false, insecure);
+            if access != Access::Allowed {
+                continue;
+            }
+            let nothing = SubscribeRequest::default();
+            let asked = asked.as_ref().unwrap_or(&nothing);
+            let mut wanted = self.on_terms(policy, options, asked, Terms::default());
+            wanted.server_side = true;
+            subscriptions.push((Name::from(&**channel), Box::new(wanted)));
+        }
+    }
+
     pub(super) fn refuse(
         &mut self,
         id: u32,
@@ -171,15 +202,21 @@ impl Session {
         out: &mut Vec<Effect>,
     ) -> Result<(), CloseReason> {
         self.state = State::Refused;
+        if self.unidirectional {
+            return Err(disconnect_of(code));
+        }
         out.push(error(id, code));
         Ok(())
     }
 
-    pub(super) fn connected(
+    /// Encodes the reply to the connect command, or the connect push of a unidirectional session.
+    /// `session` names the connection to requests beside it; empty where there are none.
+    pub fn connected(
         &mut self,
         now: Now,
         policy: &Policy,
         command: u32,
+        session: &str,
         subscriptions: &[Subscribed],
     ) -> Vec<u8> {
         self.state = State::Connected;
@@ -200,11 +237,16 @@ impl Session {
             data: None,
             subscriptions,
             ping: policy.ping_interval_ms / 1000,
-            pong: policy.ping_interval_ms != 0 && policy.pong_timeout_ms != 0,
-            session: "",
-            node: &policy.node,
+            pong: policy.ping_interval_ms != 0
+                && policy.pong_timeout_ms != 0
+                && !self.unidirectional,
+            session,
+            node: if self.unidirectional { "" } else { &policy.node },
             now_unix_s: now.unix_s,
         };
+        if self.unidirectional {
+            return reply::connect_push(&result);
+        }
         reply::result(command, "connect", |object| result.write(object))
     }
 
@@ -305,7 +347,7 @@ impl Session {
     }
 
     /// The connection for a backend; its channels are the hub's to know.
-    pub fn described(&self) -> Described {
+    pub fn described(&self, transport: &'static str) -> Described {
         let agent = self.credentials.as_ref().map_or("", |credentials| &credentials.agent);
         let (name, version) = agent.split_once('\n').unwrap_or_default();
         Described {
@@ -313,7 +355,7 @@ impl Session {
             user: Name::clone(&self.user),
             name: name.to_owned(),
             version: version.to_owned(),
-            transport: "websocket",
+            transport,
             connected_at_unix_s: u64::from(self.accepted_unix_s),
             meta: self.meta().map(Bytes::copy_from_slice),
             channels: Vec::new(),

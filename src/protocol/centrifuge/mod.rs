@@ -10,6 +10,7 @@ mod object;
 mod operations;
 mod reply;
 mod terms;
+mod unidirectional;
 mod unsubscribed;
 
 use std::sync::Arc;
@@ -26,8 +27,12 @@ use crate::channels::Channels;
 use crate::close::{BAD_REQUEST, CONNECTION_EXPIRED, CloseReason, NO_PONG, STALE};
 
 pub(crate) use self::command::{one_line, present};
-pub use self::reply::{PublicationFields, encode_membership, encode_publication};
+pub use self::reply::{
+    PublicationFields, disconnect, disconnect_push, encode_membership, encode_publication,
+    publication_push,
+};
 pub use self::terms::Terms;
+pub use self::unidirectional::{disconnect_of, is_connect_request};
 pub use self::unsubscribed::Unsubscribed;
 
 /// A deadline that never comes.
@@ -99,6 +104,8 @@ pub struct Session {
     /// Seconds since the Unix epoch at which the connection was accepted.
     accepted_unix_s: u32,
     state: State,
+    /// Its client says nothing after its connect request, and is told pushes alone.
+    unidirectional: bool,
 }
 
 const _: () = assert!(size_of::<Session>() <= 72, "a session is part of every idle connection");
@@ -123,6 +130,7 @@ impl Session {
             spread,
             accepted_unix_s: u32::try_from(now.unix_s).unwrap_or(u32::MAX),
             state: State::Fresh,
+            unidirectional: false,
         }
     }
 
@@ -148,10 +156,11 @@ impl Session {
     }
 
     /// Encodes the reply to `command`, whose request was answered; without a newline at its end.
+    /// Empty where there is nothing to say.
     pub fn answered(&mut self, now: Now, policy: &Policy, command: u32, answer: Answer) -> Vec<u8> {
         match answer {
             Answer::Connected(subscriptions) => {
-                self.connected(now, policy, command, &subscriptions)
+                self.connected(now, policy, command, "", &subscriptions)
             }
             Answer::Subscribed(None) => reply::empty(command, "subscribe"),
             Answer::Subscribed(Some(subscribed)) => {
@@ -234,7 +243,7 @@ impl Session {
         if now.monotonic_ms >= self.ping_ms {
             out.push(Effect::Reply(reply::PING.to_vec()));
             self.ping_ms = after(now, policy.ping_interval_ms);
-            if self.overdue_ms == NEVER {
+            if self.overdue_ms == NEVER && !self.unidirectional {
                 self.overdue_ms = after(now, policy.pong_timeout_ms);
             }
         }
@@ -318,7 +327,7 @@ mod tests {
     const NOW: Now = Now { monotonic_ms: 1_000_000, unix_s: 1_700_000_000 };
     const CLIENT: &str = "00010203-0405-4607-8809-0a0b0c0d0e0f";
 
-    fn policy() -> Policy {
+    pub(super) fn policy() -> Policy {
         Policy {
             insecure: false,
             anonymous: true,

@@ -103,6 +103,17 @@ pub(super) fn subscribe_push(subscribed: &Subscribed) -> Vec<u8> {
     })
 }
 
+/// The push of a publication that is encoded already, as histories have it.
+pub fn publication_push(channel: &str, publication: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(48 + channel.len() + publication.len());
+    let mut reply = Object::begin(&mut out);
+    reply.object("push", |push| {
+        push.text("channel", channel).raw("pub", Some(publication));
+    });
+    reply.end();
+    out
+}
+
 /// The unsubscribe push.
 pub(super) fn unsubscribe_push(channel: &str, reason: Unsubscribed) -> Vec<u8> {
     push(channel, "unsubscribe", |object| {
@@ -113,6 +124,29 @@ pub(super) fn unsubscribe_push(channel: &str, reason: Unsubscribed) -> Vec<u8> {
 /// The refresh push: the connection's expiry has moved.
 pub(super) fn refresh_push(expiry: Expiry) -> Vec<u8> {
     push("", "refresh", |object| expiry.write(object))
+}
+
+/// The connect push: how a unidirectional session begins.
+pub(super) fn connect_push(result: &ConnectResult<'_>) -> Vec<u8> {
+    push("", "connect", |object| result.write(object))
+}
+
+/// `{"push":{"disconnect":{..}}}`: why a connection ends, where no close frame says it.
+pub fn disconnect_push(code: u16, reason: &str) -> Vec<u8> {
+    push("", "disconnect", |object| write_disconnect(object, code, reason))
+}
+
+/// `{"code":..,"reason":..}`: the same without what makes it a push.
+pub fn disconnect(code: u16, reason: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut object = Object::begin(&mut out);
+    write_disconnect(&mut object, code, reason);
+    object.end();
+    out
+}
+
+fn write_disconnect(object: &mut Object<'_>, code: u16, reason: &str) {
+    object.always("code", &code).always("reason", reason);
 }
 
 fn push(channel: &str, kind: &str, write: impl FnOnce(&mut Object<'_>)) -> Vec<u8> {
@@ -310,13 +344,22 @@ mod tests {
         connect.expiry = Expiry { expires: true, ttl_s: 60 };
         connect.ping = 25;
         connect.pong = true;
+        connect.session = "s";
         connect.node = "n";
         assert_eq!(
             text(result(1, "connect", |object| connect.write(object))),
             concat!(
                 r#"{"id":1,"connect":{"client":"id","version":"1","expires":true,"ttl":60,"#,
-                r#""ping":25,"pong":true,"node":"n"}}"#
+                r#""ping":25,"pong":true,"session":"s","node":"n"}}"#
             )
+        );
+    }
+
+    #[test]
+    fn a_disconnect_push_carries_code_and_reason() {
+        assert_eq!(
+            text(disconnect_push(3001, "shutdown")),
+            r#"{"push":{"disconnect":{"code":3001,"reason":"shutdown"}}}"#
         );
     }
 
