@@ -9,9 +9,11 @@ use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::Receiver;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use support::{DEADLINE, Server, lines, run, websocket::Client};
+use tiderace::auth::tokens::sign_connection;
 
 const SECRET: &str = "a secret of 32 bytes for the tests";
 
@@ -32,6 +34,13 @@ fn node(script: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new("node");
     command.arg(scripts().join(script)).args(arguments);
     command
+}
+
+/// The interpreter that has the packages of `tests/clients/requirements.txt`.
+fn python() -> PathBuf {
+    let python = target().join("clients/bin/python");
+    assert!(python.exists(), "the clients are not installed: run tests/run");
+    python
 }
 
 /// The line of JSON that a script prints when all went well.
@@ -256,9 +265,7 @@ fn a_python_backend_publishes_broadcasts_and_asks() {
     let mut reader = Client::subscribed(server.address, "news");
     let mut other = Client::subscribed(server.address, "news");
     other.subscribe("sport");
-    let python = target().join("clients/bin/python");
-    assert!(python.exists(), "the clients are not installed: run tests/run");
-    let mut command = Command::new(python);
+    let mut command = Command::new(python());
     command.arg(scripts().join("backend.py"));
     command.args([&server.address.to_string(), &server.api_key]);
     let found = outcome(command);
@@ -281,6 +288,63 @@ fn a_python_backend_publishes_broadcasts_and_asks() {
     let mut reached: Vec<_> = (0..3).map(|_| other.publication().0).collect();
     reached.sort();
     assert_eq!(reached, ["news", "news", "sport"]);
+}
+
+/// Rows 6, 15 and 21 of the features, by the client that backends of Centrifugo have.
+#[test]
+fn a_python_backend_calls_every_method() {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
+        .join(format!("calls-{}.toml", std::process::id()));
+    let text = format!(
+        "shards = 2\n[client.token]\nhmac_secret_key = \"{SECRET}\"\n[http_api]\nkey = \"k\"\n\
+         [[channel.namespaces]]\nname = \"room\"\npresence = true\nforce_recovery = true\n\
+         history_size = 5\nhistory_ttl = \"300s\"\n"
+    );
+    fs::write(&path, text).expect("the directory of the tests is there");
+    let server = Server::start(&["--config", path.to_str().expect("UTF-8")], &[]);
+    fs::remove_file(path).expect("it was written");
+    let token = sign_connection(SECRET, "ann", None, None);
+    let (mut first, first_id) = Client::connect_as(server.address, &token);
+    let (mut second, second_id) = Client::connect_as(server.address, &token);
+    let mut command = Command::new(python());
+    let expire_at = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+    let expire_at = (expire_at + 1_000).to_string();
+    command.arg(scripts().join("calls.py"));
+    command.args([&server.address.to_string(), "k", &first_id, &second_id, &expire_at]);
+    let found = outcome(command);
+    assert_eq!(
+        found,
+        json!({
+            "repeated": true,
+            "offset": 1,
+            "presence": [["ann", {"seat": 1}]],
+            "present": true,
+            "stats": [2, 1],
+            "broadcast": [2, 102],
+            "history": [[1, {"n": 1}, {"kind": "one"}], [2, {"n": 2}, null]],
+            "epoch": true,
+            "newest": [{"n": 2}],
+            "removed": [0, 2],
+            "channels": {"room:a": 2},
+            "connections": {
+                "all": true,
+                "of": [["ann", "websocket", "json"]],
+                "channels": [["room:a"], ["room:a"]],
+            },
+            "batch": [3, 1, 4, ["room:a"], 2],
+            "unknown": 102,
+        })
+    );
+    let told = first.push()["subscribe"].take();
+    assert_eq!(told["data"], json!({"hello": "there"}), "{told}");
+    assert_eq!([first.data(), first.data()], [json!({"n": 1}), json!({"n": 2})]);
+    assert_eq!(first.push()["refresh"]["expires"], true);
+    assert_eq!(first.push()["unsubscribe"]["code"], 2000);
+    assert_eq!(first.closed(), (4500, "enough".into()));
+    assert!(second.push()["subscribe"].is_object());
+    let heard = [second.data(), second.data(), second.data()];
+    assert_eq!(heard, [json!({"n": 2}), json!({"n": 3}), json!({"n": 4})]);
+    assert_eq!(second.closed(), (3503, "force disconnect".into()));
 }
 
 #[test]
