@@ -126,7 +126,7 @@ impl Core {
             HomeAnswer::Failed(error) => Answer::Failed(error),
             HomeAnswer::Counts(_)
             | HomeAnswer::Connections(_)
-            | HomeAnswer::Channels(_)
+            | HomeAnswer::Channels { .. }
             | HomeAnswer::Done
             | HomeAnswer::Described(_) => unreachable!("these are gathered"),
         };

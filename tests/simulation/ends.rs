@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tiderace::{
+    api::Call,
     core::{LinkMessage, OutsideCall},
     hub::{ReplyTo, ToHome},
     limits::LINK_BACKLOG_BYTES_MAX,
@@ -35,7 +36,7 @@ fn unsubscribe(id: usize, channel: &str) -> String {
 /// A backend's will arrives at a client's shard.
 fn order(scene: &mut Scene, client: usize, act: Act) {
     let (shard, conn) = scene.place_of(client);
-    let order = Arc::new(Order { client: None, session: None, except: Vec::new(), act });
+    let order = Arc::new(Order { client: None, session: None, except: Default::default(), act });
     let order = ToHome::Order { conn, order, reply: ReplyTo::Nobody };
     let now = scene.world.node.now;
     scene.world.node.cores[shard].link(now, 0, LinkMessage::ToHome(order));
@@ -48,9 +49,10 @@ fn fill_links(scene: &mut Scene, shard: usize, channel: &str) {
         let (id, data) = scene.world.crowd.oracle.publish(0, &[of], LINK_BACKLOG_BYTES_MAX / 8);
         scene.world.crowd.outside.insert(id, of);
         let (channel, data) = (Name::from(channel), Bytes::from(data));
-        let call = OutsideCall::Publish { channel, data, payload: Payload::Json };
+        let call =
+            Call::Publish { channel, data, payload: Payload::Json, extra: Default::default() };
         let now = scene.world.node.now;
-        scene.world.node.cores[shard].outside(now, id, call);
+        scene.world.node.cores[shard].outside(now, id, OutsideCall::Call(call));
         scene.world.turn(shard, true);
     }
 }
