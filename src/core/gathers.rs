@@ -18,6 +18,7 @@ use crate::{
     limits::{GENERATION_FIRST, REQUESTS_IN_FLIGHT_MAX, bound},
     metrics::{Counters, Counts},
     protocol::{Effect, ErrorCode, Name, Now, Payload, handler::ConnectionRef},
+    proxy::BackendAnswer,
 };
 
 pub use crate::api::Outcome;
@@ -59,6 +60,13 @@ pub enum OutsideCall {
         id: u64,
         /// What.
         verdict: Verdict,
+    },
+    /// What the backend said to a [`Question`](super::Question); no answer.
+    Answered {
+        /// As in the question.
+        id: u64,
+        /// What.
+        answer: BackendAnswer,
     },
     /// Close a connection of this shard; no answer.
     Close {
@@ -173,6 +181,7 @@ impl Core {
             }
             OutsideCall::Devices(devices) => self.watch.devices = Some(devices),
             OutsideCall::Verified { id, verdict } => self.verified(now, id, verdict),
+            OutsideCall::Answered { id, answer } => self.backend_answered(now, id, answer),
             OutsideCall::Close { connection, reason } => self.close(now, own(connection), reason),
         }
     }
