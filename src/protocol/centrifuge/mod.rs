@@ -333,6 +333,7 @@ mod tests {
     use crate::auth::tokens::sign_connection;
     use crate::channels::ChannelOptions;
     use crate::protocol::{Query, Request};
+    use crate::proxy::calls::Encoding;
 
     const SECRET: &str = "secret";
     const NOW: Now = Now { monotonic_ms: 1_000_000, unix_s: 1_700_000_000 };
@@ -411,7 +412,7 @@ mod tests {
             Effect::Disconnect { code, reason } => format!("disconnect {code} {reason}"),
             Effect::KeysWanted(of) => format!("keys of {of:?}"),
             Effect::Ask { command, ask } => {
-                let call = String::from_utf8(ask.call.to_json(true)).unwrap();
+                let call = String::from_utf8(ask.call.to_json(true, Encoding::Json)).unwrap();
                 format!("{command} ask {} {:?} {call}", ask.proxy.0, ask.call.method())
             }
             Effect::Expire { channel } => format!("expire {channel}"),
