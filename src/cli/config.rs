@@ -12,8 +12,8 @@ use crate::config::{self, Config, Loaded};
 /// Check a configuration file, or show all options.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Say whether a file can be served with, and what in it has no effect. TIDERACE_ variables
-    /// count, as they do for the server
+    /// Say whether a file can be served with, and what in it has no effect. Variables
+    /// that begin with TIDERACE_ or CENTRIFUGO_ count, as they do for the server
     Check {
         /// Configuration file: .toml, .json, .yaml or .yml, written for tiderace or Centrifugo v6
         #[arg(value_name = "FILE")]

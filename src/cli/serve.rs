@@ -18,8 +18,8 @@ use crate::server::Server;
 /// Run the server.
 ///
 /// Every option of the configuration file can also be set by an environment variable:
-/// `client.ping_interval` is TIDERACE_CLIENT_PING_INTERVAL. Flags win over the environment, the
-/// environment over the file.
+/// `client.ping_interval` is TIDERACE_CLIENT_PING_INTERVAL, or CENTRIFUGO_CLIENT_PING_INTERVAL. Flags win
+/// over the environment, the environment over the file.
 #[derive(Debug, Default, Args)]
 pub(super) struct Arguments {
     /// Configuration file: .toml, .json, .yaml or .yml

@@ -16,6 +16,9 @@ use super::value::Value;
 /// Bytes of a configuration file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
+/// What the names of variables begin with: Centrifugo's, and ours.
+const PREFIXES: [&str; 2] = ["CENTRIFUGO_", "TIDERACE_"];
+
 /// A configuration, and what its writer should know.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Loaded {
@@ -38,8 +41,9 @@ pub struct Flag {
 /// Reads every source; later ones win: `defaults`, `file`, `environment`, `flags`.
 ///
 /// The format of the file follows from its extension: `toml`, `json`, `yaml` or `yml`. Of the
-/// environment, names that begin with `TIDERACE_` are looked at, `TIDERACE_CONFIG` excepted; a list
-/// of sections is one variable with JSON, and replaces that of the file.
+/// environment, names that begin with `CENTRIFUGO_` are looked at, and after them those that begin
+/// with `TIDERACE_`, `TIDERACE_CONFIG` excepted; a list of sections is one variable with JSON, and
+/// replaces that of the file.
 /// An unknown key of the file is an error, because it is most likely misspelt; an unknown variable
 /// is a warning, because others may share the prefix. An option that Centrifugo has and tiderace
 /// does not is a warning, or an error if its loss would open something that the file closes.
@@ -134,17 +138,23 @@ fn read_environment(
     let mut variables: Vec<_> = environment
         .into_iter()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
-        .filter(|(name, _)| name.starts_with("TIDERACE_") && name != "TIDERACE_CONFIG")
+        .filter(|(name, _)| PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
+        .filter(|(name, _)| name != "TIDERACE_CONFIG")
         .collect();
+    // By their prefix first, so that ours win.
     variables.sort();
     let known = environment_names(config);
     for (name, value) in variables {
+        let own_name = match name.strip_prefix("CENTRIFUGO_") {
+            Some(rest) => format!("TIDERACE_{rest}"),
+            None => name.clone(),
+        };
         let place = Place::Environment(name.clone());
         let refuse = |message| ConfigError { place: place.clone(), key: None, message };
         let value = value.into_string().map_err(|_| refuse("is not UTF-8".into()))?;
         if value.is_empty() {
             parse.warnings.push(format!("environment variable {name} is empty and ignored"));
-        } else if let Some(path) = known.get(&name) {
+        } else if let Some(path) = known.get(&own_name) {
             match child(config, path) {
                 Some(Child::Option(set)) => set(Value::Text(value)).map_err(refuse)?,
                 Some(Child::List(list)) => parse.list(path, &value, list).map_err(|fault| {
@@ -153,10 +163,10 @@ fn read_environment(
                 Some(Child::Section(_)) | None => unreachable!("options and lists have variables"),
             }
             places.insert(path.clone(), place);
-        } else if let Some(loss) = environment_loss(&name) {
+        } else if let Some(loss) = environment_loss(&own_name) {
             parse.miss(&name, &Value::Text(value), loss).map_err(refuse)?;
         } else {
-            let hint = did_you_mean(&name, known.keys().cloned());
+            let hint = did_you_mean(&own_name, known.keys().cloned());
             parse.warnings.push(format!("environment variable {name} is not an option{hint}"));
         }
     }
@@ -260,6 +270,9 @@ mod tests {
             ("static_headers", _) => r#"{"X-A": "b"}"#,
             ("namespaces" | "proxies", _) => {
                 r#"[{"name": "mine", "endpoint": "http://b.example"}]"#
+            }
+            ("status_to_code_transforms", _) => {
+                r#"[{"status_code": 404, "to_error": {"code": 404}}]"#
             }
             ("rsa_public_key" | "ecdsa_public_key", _) => "-----BEGIN PUBLIC KEY-----",
             (_, Value::Bool(on)) => return (!on).to_string(),
@@ -596,6 +609,33 @@ mod tests {
                 "environment variable TIDERACE_HTTP_API_KEY is empty and ignored",
             ]
         );
+    }
+
+    #[test]
+    fn variables_of_centrifugo_count_unless_ours_are_there() {
+        let loaded = load_environment(&[
+            ("TIDERACE_SHARDS", "3"),
+            ("TIDERACE_HTTP_API_KEY", "ours"),
+            ("CENTRIFUGO_HTTP_API_KEY", "theirs"),
+            ("CENTRIFUGO_CLIENT_ALLOWED_ORIGINS", "https://a.example https://b.example"),
+            ("CENTRIFUGO_ADMIN_PASSWORD", "p"),
+            ("CENTRIFUGO_CHANNEL_NAMESPACES_CHAT_PRESENCE", "true"),
+        ])
+        .unwrap();
+        let config = loaded.config;
+        assert_eq!(config.http_api.key.unwrap().expose(), "ours");
+        assert_eq!(config.client.allowed_origins, ["https://a.example", "https://b.example"]);
+        assert_eq!(
+            loaded.warnings,
+            [
+                "CENTRIFUGO_ADMIN_PASSWORD is an option of Centrifugo: ignored",
+                "environment variable CENTRIFUGO_CHANNEL_NAMESPACES_CHAT_PRESENCE is not an option",
+            ]
+        );
+        for (name, value) in [("CENTRIFUGO_SHARDS", "x"), ("CENTRIFUGO_HTTP_SERVER_TLS", "x")] {
+            let error = load_environment(&[(name, value)]).unwrap_err();
+            assert!(error.starts_with(&format!("environment variable {name}: ")), "{error}");
+        }
     }
 
     #[test]

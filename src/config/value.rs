@@ -177,18 +177,16 @@ pub(super) fn text(value: Value) -> Result<Option<String>, String> {
     }
 }
 
-/// The path of an endpoint: as requests spell it, without a query and a slash at its end.
+/// The path of an endpoint: as requests spell it, without a query. Slashes at its end mean nothing.
 pub(super) fn path(value: Value) -> Result<String, String> {
-    match value {
-        Value::Text(text)
-            if text.starts_with('/')
-                && !text.ends_with('/')
-                && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#".contains(&byte)) =>
-        {
-            Ok(text)
+    if let Value::Text(text) = &value {
+        let path = text.trim_end_matches('/');
+        let ok = |byte: u8| byte.is_ascii_graphic() && !b"?#".contains(&byte);
+        if path.starts_with('/') && path.bytes().all(ok) {
+            return Ok(path.to_owned());
         }
-        other => Err(other.expected("a path such as \"/devices\", without a slash at its end")),
     }
+    Err(value.expected("a path such as \"/devices\""))
 }
 
 /// A URL of HTTP; the empty text stands for none.
@@ -567,7 +565,8 @@ mod tests {
     #[test]
     fn paths_and_urls_are_as_requests_need_them() {
         assert_eq!(path(of("/a/b")), Ok("/a/b".into()));
-        for wrong in ["", "/", "a", "/a/", "/a?b", "/a b"] {
+        assert_eq!(path(of("/a/b/")), Ok("/a/b".into()));
+        for wrong in ["", "/", "a", "/a?b", "/a b"] {
             assert!(path(of(wrong)).is_err(), "{wrong}");
         }
         assert_eq!(url(of("")), Ok(None));
