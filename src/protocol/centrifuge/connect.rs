@@ -5,7 +5,7 @@ use super::{
     asking::{About, Wishes},
     command::ConnectRequest,
     error,
-    expiry::{check_user, expire_at, verify},
+    expiry::{channels_mark, check_user, expire_at, verify},
     one_line,
     reply::{self, ConnectResult},
     terms::Wish,
@@ -104,6 +104,7 @@ impl Session {
 
     fn take_claims(&mut self, claims: ConnectionClaims, expire_at_unix_s: u64) -> Vec<Grant> {
         let credentials = self.credentials_mut();
+        credentials.token_channels = channels_mark(&claims);
         credentials.set_info(claims.info);
         credentials.set_meta(claims.meta);
         credentials.expire_at_unix_s = expire_at_unix_s;

@@ -887,6 +887,30 @@ mod tests {
     }
 
     #[test]
+    fn a_refresh_that_names_other_channels_has_the_client_come_back() {
+        let policy = policy();
+        let token = |channels: &[&str]| {
+            let exp = NOW.unix_s + 60;
+            let claims = serde_json::json!({"sub": "42", "exp": exp, "channels": channels});
+            crate::auth::sign(SECRET, &claims)
+        };
+        for (first, second, expected) in [
+            (&[][..], &[][..], r#"{"id":2,"refresh":{"expires":true,"ttl":60}}"#),
+            (&["a", "b"], &["b", "a"], r#"{"id":2,"refresh":{"expires":true,"ttl":60}}"#),
+            (&["a"], &["a", "b"], "close 3010"),
+            (&["a"], &[], "close 3010"),
+            (&[], &["a"], "close 3010"),
+        ] {
+            let mut session = fresh(&policy);
+            let line = format!(r#"{{"id":1,"connect":{{"token":"{}"}}}}"#, token(first));
+            said(&mut session, &policy, &line);
+            session.answered(NOW, &policy, 1, Answer::Connected(Vec::new()));
+            let refresh = format!(r#"{{"id":2,"refresh":{{"token":"{}"}}}}"#, token(second));
+            assert_eq!(said(&mut session, &policy, &refresh), [expected], "{first:?} {second:?}");
+        }
+    }
+
+    #[test]
     fn a_refresh_of_somebody_else_or_without_a_good_token_closes() {
         let policy = policy();
         for (token, expected) in [
