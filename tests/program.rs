@@ -7,6 +7,7 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::Command;
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use support::{Server, run, serve, websocket::Client};
 use tiderace::config::Config;
@@ -266,4 +267,13 @@ fn a_stopped_process_goes_on() {
     signal("-CONT");
     server.publish("c", &json!(1));
     server.publish("d", &json!(1));
+}
+
+#[test]
+fn a_hangup_ends_no_server() {
+    let server = Server::dev(&[]);
+    let pid = Pid::from_raw(server.pid().try_into().expect("a process id")).expect("not 0");
+    kill_process(pid, Signal::HUP).expect("it runs");
+    let (status, stderr) = server.stop();
+    assert_eq!(status.code(), Some(0), "{stderr}");
 }

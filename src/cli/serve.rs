@@ -92,16 +92,17 @@ fn start(
     if dev {
         builder = builder.page(include_str!("../api/page.html"));
     }
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
-    if has_device_table {
-        signals.add_signal(SIGHUP)?;
-    }
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
     let server = builder.start()?;
     on_listening(server.address());
     let handle = server.handle();
     for signal in signals.forever() {
         if signal != SIGHUP {
             break;
+        }
+        if !has_device_table {
+            tracing::warn!("SIGHUP changes nothing: the configuration is read at the start alone");
+            continue;
         }
         match handle.reload_devices() {
             Ok(()) => tracing::info!("the table of devices was read anew"),

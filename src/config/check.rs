@@ -66,7 +66,8 @@ pub(super) fn check(config: &Config) -> Result<Vec<String>, Fault> {
 }
 
 fn client(client: &Client, warnings: &mut Vec<String>) -> Result<(), Fault> {
-    if client.pong_timeout >= client.ping_interval {
+    let pings = !client.ping_interval.is_zero();
+    if pings && client.pong_timeout >= client.ping_interval {
         let message = format!(
             "{:?} must be below client.ping_interval, which is {:?}",
             client.pong_timeout, client.ping_interval
@@ -564,6 +565,12 @@ mod tests {
         ] {
             assert_eq!(blamed(status_code, error, disconnect), format!("{key}{end}"));
         }
+    }
+
+    #[test]
+    fn who_is_not_pinged_needs_no_answer() {
+        assert_eq!(blamed(|c| c.client.ping_interval = Duration::ZERO), "nothing");
+        assert_eq!(blamed(|c| c.client.pong_timeout = Duration::ZERO), "nothing");
     }
 
     #[test]

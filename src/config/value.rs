@@ -127,6 +127,19 @@ pub(super) fn pause(value: Value) -> Result<Duration, String> {
     }
 }
 
+/// A duration from 1 ms to a day, written with its unit; a negative one switches off, and is zero.
+pub(super) fn unless_negative(value: Value) -> Result<Duration, String> {
+    let off = match &value {
+        Value::Integer(number) => *number == -1,
+        Value::Text(text) => {
+            let positive = text.trim().strip_prefix('-').and_then(go_duration);
+            text.trim() == "-1" || positive.is_some_and(|duration| !duration.is_zero())
+        }
+        _ => false,
+    };
+    if off { Ok(Duration::ZERO) } else { duration(value) }
+}
+
 /// A duration from 1 ms to a day, written with its unit.
 pub(super) fn duration(value: Value) -> Result<Duration, String> {
     const RANGE: RangeInclusive<Duration> =
@@ -524,6 +537,18 @@ mod tests {
             assert!(duration(of(text)).is_err(), "{text}");
         }
         assert!(duration(Value::Integer(25)).unwrap_err().contains("with its unit"));
+    }
+
+    #[test]
+    fn negative_durations_may_switch_off() {
+        for text in ["-1s", "-1ns", "-1"] {
+            assert_eq!(unless_negative(of(text)), Ok(Duration::ZERO), "{text}");
+        }
+        assert_eq!(unless_negative(Value::Integer(-1)), Ok(Duration::ZERO));
+        assert_eq!(unless_negative(of("2s")), Ok(Duration::from_secs(2)));
+        for text in ["0s", "-0s", "-s", "-", "--1s"] {
+            assert!(unless_negative(of(text)).is_err(), "{text}");
+        }
     }
 
     #[test]
