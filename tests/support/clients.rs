@@ -110,7 +110,7 @@ impl Told {
 
     /// The Python package `cent`.
     pub fn backend(server: &Server) -> Self {
-        Self::start(python("calls.py", &[&server.address.to_string(), &server.api_key]))
+        Self::start(python("asks.py", &[&server.address.to_string(), &server.api_key]))
     }
 
     pub fn is_python(&self) -> bool {
