@@ -28,6 +28,9 @@ pub const SEGMENT_BYTES_MAX: usize = bound(64 << 10, 500);
 /// Connections above the configured limit that are still accepted, to be told 503.
 pub const REFUSALS_IN_FLIGHT_MAX: usize = bound(512, 2);
 
+/// Bytes of the reason in a close frame (RFC 6455 section 5.5.1).
+pub const CLOSE_TEXT_BYTES_MAX: usize = 123;
+
 /// Milliseconds for a whole close: our close frame, the peer's, and the TCP shutdown.
 pub const CLOSE_TIMEOUT_MS: u64 = 5_000;
 
@@ -63,6 +66,21 @@ pub const LOOKUPS_IN_FLIGHT_MAX: usize = 4_096;
 
 /// Commands of one batch of the HTTP API.
 pub const BATCH_COMMANDS_MAX: usize = 10_000;
+
+/// Commands of one parallel batch that are executed at once.
+pub const BATCH_PARALLEL_MAX: usize = bound(1_024, 5);
+
+/// Bytes of the replies of one batch, about; commands that are not begun then are not executed.
+pub const BATCH_REPLY_BYTES_MAX: usize = 64 << 20;
+
+/// Channels of one answer of the HTTP API; where more match it is error 106.
+pub const CHANNELS_PER_ANSWER_MAX: usize = 100_000;
+
+/// Connections of one answer of the HTTP API; where there are more it is error 106.
+pub const CONNECTIONS_PER_ANSWER_MAX: usize = 10_000;
+
+/// Connections that one call of the HTTP API is telling something; the others wait.
+pub const ORDERS_IN_FLIGHT_MAX: usize = bound(256, 3);
 
 /// Bytes of an idempotency key or a version's epoch, which outlive their publication.
 pub const PUBLICATION_KEY_BYTES_MAX: usize = 255;

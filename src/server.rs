@@ -1,4 +1,4 @@
-//! The server: starts, pins, drains and joins the shards. The embedding program's way in.
+//! The server: starts, pins, drains and joins the shards.
 
 mod handle;
 
@@ -18,7 +18,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 
 use crate::{
-    api::ProcessStats,
+    api::{ErrorMode, ProcessStats},
     auth::{DeviceTable, Devices, SignedDevices, TokenOptions, Tokens, Verdict},
     backend::{self, Backend, Bounds, Trust, Workers},
     config::{self, Config},
@@ -317,6 +317,11 @@ fn settings(
         api_key,
         api_insecure: config.http_api.insecure,
         api_enabled: !config.http_api.disabled,
+        api_prefix: config.http_api.handler_prefix,
+        api_error_mode: match config.http_api.error_mode {
+            config::ErrorMode::Body => ErrorMode::Body,
+            config::ErrorMode::Transport => ErrorMode::Transport,
+        },
         watch,
         health_enabled: config.health.enabled,
         page,

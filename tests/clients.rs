@@ -9,6 +9,7 @@ use std::io::BufReader;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::Receiver;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use support::{
@@ -17,6 +18,7 @@ use support::{
     lines, run,
     websocket::Client,
 };
+use tiderace::auth::tokens::sign_connection;
 
 /// The line of JSON that a script prints when all went well.
 fn outcome(command: Command) -> Value {
@@ -261,6 +263,62 @@ fn a_python_backend_publishes_broadcasts_and_asks() {
     let mut reached: Vec<_> = (0..3).map(|_| other.publication().0).collect();
     reached.sort();
     assert_eq!(reached, ["news", "news", "sport"]);
+}
+
+/// Rows 6, 15 and 21 of the features, by the client that backends of Centrifugo have.
+#[test]
+fn a_python_backend_calls_every_method() {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
+        .join(format!("calls-{}.toml", std::process::id()));
+    let text = format!(
+        "shards = 2\n[client.token]\nhmac_secret_key = \"{SECRET}\"\n[http_api]\nkey = \"k\"\n\
+         [[channel.namespaces]]\nname = \"room\"\npresence = true\nforce_recovery = true\n\
+         history_size = 5\nhistory_ttl = \"300s\"\n"
+    );
+    fs::write(&path, text).expect("the directory of the tests is there");
+    let server = Server::start(&["--config", path.to_str().expect("UTF-8")], &[]);
+    fs::remove_file(path).expect("it was written");
+    let token = sign_connection(SECRET, "ann", None, None);
+    let (mut first, first_id) = Client::connect_as(server.address, &token);
+    let (mut second, second_id) = Client::connect_as(server.address, &token);
+    let expire_at = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+    let expire_at = (expire_at + 1_000).to_string();
+    let address = server.address.to_string();
+    let arguments = [&*address, "k", &first_id, &second_id, &expire_at];
+    let found = outcome(python("methods.py", &arguments));
+    assert_eq!(
+        found,
+        json!({
+            "repeated": true,
+            "offset": 1,
+            "presence": [["ann", {"seat": 1}]],
+            "present": true,
+            "stats": [2, 1],
+            "broadcast": [2, 102],
+            "history": [[1, {"n": 1}, {"kind": "one"}], [2, {"n": 2}, null]],
+            "epoch": true,
+            "newest": [{"n": 2}],
+            "removed": [0, 2],
+            "channels": {"room:a": 2},
+            "connections": {
+                "all": true,
+                "of": [["ann", "websocket", "json"]],
+                "channels": [["room:a"], ["room:a"]],
+            },
+            "batch": [3, 1, 4, ["room:a"], 2],
+            "unknown": 102,
+        })
+    );
+    let told = first.push()["subscribe"].take();
+    assert_eq!(told["data"], json!({"hello": "there"}), "{told}");
+    assert_eq!([first.data(), first.data()], [json!({"n": 1}), json!({"n": 2})]);
+    assert_eq!(first.push()["refresh"]["expires"], true);
+    assert_eq!(first.push()["unsubscribe"]["code"], 2000);
+    assert_eq!(first.closed(), (4500, "enough".into()));
+    assert!(second.push()["subscribe"].is_object());
+    let heard = [second.data(), second.data(), second.data()];
+    assert_eq!(heard, [json!({"n": 2}), json!({"n": 3}), json!({"n": 4})]);
+    assert_eq!(second.closed(), (3503, "force disconnect".into()));
 }
 
 #[test]

@@ -4,14 +4,17 @@ mod support;
 
 use std::sync::mpsc::channel;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use support::DEADLINE;
-use support::http::Connection;
+use support::{http::Connection, websocket};
 use tiderace::auth::tokens::sign_connection;
+use tiderace::close::CloseReason;
 use tiderace::config::{Config, Secret};
 use tiderace::hub::{WakeOrder, WakeStatus};
-use tiderace::protocol::watch::WakeEvent;
+use tiderace::protocol::{
+    ErrorCode, HistoryFilter, Payload, PublicationExtra, centrifuge::Terms, watch::WakeEvent,
+};
 use tiderace::server::{Handle, Server};
 use tiderace::shard::Refused;
 use tiderace::watch::{Client, Status, Stopped};
@@ -87,6 +90,56 @@ fn calls_about_devices_are_refused_where_they_make_no_sense() {
     let without = Server::builder(config(false)).start().expect("a server");
     assert_eq!(without.handle().release("d"), Err(Refused::Disabled));
     assert!(without.shutdown());
+}
+
+/// Rows 12, 15 and 21 of the features: any thread publishes, reads, and acts on a user's connections.
+#[test]
+fn an_embedder_publishes_reads_and_acts_on_users() {
+    let mut config = config(false);
+    config.client.token.hmac_secret_key = Some(Secret::new(SECRET));
+    let room = &mut config.channel.without_namespace;
+    (room.presence, room.history_size, room.history_ttl) = (true, 5, Duration::from_secs(60));
+    let server = Server::builder(config).start().expect("a server");
+    let handle = server.handle();
+    let token = sign_connection(SECRET, "u", None, None);
+    let (mut client, id) = websocket::Client::connect_as(server.address(), &token);
+
+    let tags = [("k".to_owned(), "v".to_owned())].into();
+    let key = Some("once".into());
+    let extra = PublicationExtra { tags, idempotency_key: key, ..Default::default() };
+    let publish = |data: &'static str| {
+        handle.publish_with("room", Payload::Json, data, extra.clone()).expect("it is published")
+    };
+    let position = publish("1");
+    assert_eq!((position.offset, publish("2")), (1, position.clone()));
+    handle.subscribe("u", "room", Terms::default()).expect("it is subscribed");
+    handle.publish("room", Payload::Text, "text").expect("it is published");
+    assert_eq!(client.push()["channel"], "room");
+    assert_eq!(client.data(), "text");
+    let filter = HistoryFilter { limit: None, since: Some(position), reverse: false };
+    let page = handle.history("room", filter).expect("there is a history");
+    assert_eq!((page.publications.len(), page.position.offset), (1, 2));
+    let present = handle.presence("room").expect("there is presence");
+    assert_eq!(present.iter().map(|one| &one.client).collect::<Vec<_>>(), [&id]);
+    let connections = handle.connections("u").expect("they are described");
+    assert_eq!((connections.len(), &*connections[0].channels[0]), (1, "room"));
+    handle.unsubscribe("u", Some("room")).expect("it is unsubscribed");
+    assert_eq!(client.push()["unsubscribe"]["code"], 2000);
+    assert_eq!(handle.info().expect("a node").num_clients, 1);
+
+    let unknown = Refused::Failed(ErrorCode::UNKNOWN_CHANNEL);
+    assert_eq!(handle.publish("x:y", Payload::Json, "1"), Err(unknown));
+    assert_eq!(handle.publish("", Payload::Json, "1"), Err(Refused::Invalid));
+    assert_eq!(handle.publish("room", Payload::Json, "{"), Err(Refused::Invalid));
+    assert_eq!(handle.publish("room", Payload::Json, "1\n"), Err(Refused::Invalid));
+    let going = CloseReason { code: 1000, reason: "not ours to say" };
+    assert_eq!(handle.disconnect("u", going), Err(Refused::Invalid));
+    let going = CloseReason { code: 4001, reason: "go" };
+    handle.disconnect("u", going).expect("it is disconnected");
+    assert_eq!(client.closed(), (4001, "go".into()));
+    handle.disconnect("u", going).expect("nobody is there to be disconnected");
+    assert!(server.shutdown());
+    assert_eq!(handle.publish("room", Payload::Json, "1"), Err(Refused::Ended));
 }
 
 #[test]

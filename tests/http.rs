@@ -69,7 +69,7 @@ fn what_is_wrong_is_said_in_json() {
         (json!({"data": 1}), 107),
         (json!({"channel": "c"}), 107),
         (json!({"channel": "x".repeat(256), "data": 1}), 107),
-        (json!({"channel": "c", "data": 1, "idempotency_key": "once"}), 108),
+        (json!({"channel": "c", "data": 1, "idempotency_key": "k".repeat(256)}), 107),
     ] {
         assert_eq!(server.api("publish", &body)["error"]["code"], code, "{body}");
     }

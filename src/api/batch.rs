@@ -133,12 +133,13 @@ mod tests {
 
     use super::*;
     use crate::{
-        api::{ApiError, ErrorMode, PublishOptions, parse},
+        api::{ApiError, ErrorMode, parse},
         hub::ChannelPattern,
+        protocol::{Payload, PublicationExtra},
     };
 
     fn batch(body: &str) -> Result<(Vec<Result<Call, ErrorCode>>, bool), ApiError> {
-        match parse(ErrorMode::Body, "POST", "/api/batch", body.as_bytes(), 10)? {
+        match parse(ErrorMode::Body, "POST", "batch", body.as_bytes(), 10)? {
             Call::Batch { commands, parallel } => Ok((commands, parallel)),
             other => panic!("{other:?}"),
         }
@@ -164,7 +165,8 @@ mod tests {
                 Ok(Call::Publish {
                     channel: "a".into(),
                     data: Bytes::from_static(b"{}"),
-                    options: PublishOptions::default(),
+                    payload: Payload::Json,
+                    extra: PublicationExtra::default(),
                 }),
                 Err(107),
                 Ok(Call::Channels { pattern: ChannelPattern::new("a*").ok() }),

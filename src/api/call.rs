@@ -1,12 +1,15 @@
 //! What a backend may ask for: every call with its values checked.
 
-use std::{collections::BTreeMap, num::NonZeroU64};
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
 use crate::{
     hub::ChannelPattern,
-    protocol::{ErrorCode, Name},
+    protocol::{
+        ErrorCode, HistoryFilter, Name, Payload, PublicationExtra, StreamPosition,
+        centrifuge::Terms,
+    },
 };
 
 /// What a backend asks for. Channels are not empty and within the configured length; whether their
@@ -18,10 +21,12 @@ pub enum Call {
     Publish {
         /// The channel.
         channel: Name,
-        /// The payload, as JSON without newlines.
+        /// The payload; JSON is without newlines.
         data: Bytes,
+        /// What the payload is.
+        payload: Payload,
         /// What else is asked.
-        options: PublishOptions,
+        extra: PublicationExtra,
     },
     /// Publish the same to several channels.
     Broadcast {
@@ -31,7 +36,7 @@ pub enum Call {
         /// The payload, as JSON without newlines.
         data: Bytes,
         /// What else is asked.
-        options: PublishOptions,
+        extra: PublicationExtra,
     },
     /// Several calls at once, at most [`BATCH_COMMANDS_MAX`](crate::limits::BATCH_COMMANDS_MAX).
     Batch {
@@ -54,7 +59,7 @@ pub enum Call {
         /// Whose.
         target: Target,
         /// Ids of clients that stay.
-        whitelist: Vec<Name>,
+        whitelist: BTreeSet<Name>,
         /// What they are told; `None` is [`FORCE_NO_RECONNECT`](crate::close::FORCE_NO_RECONNECT).
         disconnect: Option<Disconnect>,
     },
@@ -65,8 +70,8 @@ pub enum Call {
         /// They expire now: each is closed with
         /// [`CONNECTION_EXPIRED`](crate::close::CONNECTION_EXPIRED).
         expired: bool,
-        /// When they expire, in seconds since the Unix epoch; `None` is never.
-        expire_at_unix_s: Option<u64>,
+        /// When they expire, in seconds since the Unix epoch; 0: never.
+        expire_at_unix_s: u64,
         /// Their new connection info, as JSON without newlines.
         info: Option<Bytes>,
     },
@@ -81,7 +86,12 @@ pub enum Call {
         channel: Name,
     },
     /// What was published to a channel.
-    History(History),
+    History {
+        /// The channel.
+        channel: Name,
+        /// Which part of it. Without a limit it is at most what a client may ask for.
+        filter: HistoryFilter,
+    },
     /// Forget what was published to a channel; offset and epoch stay.
     HistoryRemove {
         /// The channel.
@@ -98,30 +108,6 @@ pub enum Call {
     Info,
 }
 
-/// What may be asked of a publication beyond its payload.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PublishOptions {
-    /// Names and values that subscribers get with it.
-    pub tags: BTreeMap<String, String>,
-    /// It is not kept, and so has no offset.
-    pub skip_history: bool,
-    /// A publication with the key of an earlier one is not published again. At most
-    /// [`PUBLICATION_KEY_BYTES_MAX`](crate::limits::PUBLICATION_KEY_BYTES_MAX), not empty.
-    pub idempotency_key: Option<Name>,
-    /// It is not published unless it is newer than what the channel has seen.
-    pub version: Option<Version>,
-}
-
-/// Which state of a document a publication carries.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Version {
-    /// Larger is newer, within an epoch.
-    pub number: NonZeroU64,
-    /// Another epoch is newer whatever the number. At most
-    /// [`PUBLICATION_KEY_BYTES_MAX`](crate::limits::PUBLICATION_KEY_BYTES_MAX), may be empty.
-    pub epoch: Name,
-}
-
 /// Connections of one user: all, or those that every filter leaves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
@@ -133,13 +119,11 @@ pub struct Target {
     pub session: Option<Name>,
 }
 
-/// A place in a channel's stream.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StreamPosition {
-    /// Behind the publication with this offset; 0 is in front of all.
-    pub offset: u64,
-    /// The stream's epoch; may be empty.
-    pub epoch: Name,
+impl Target {
+    /// All connections of a user.
+    pub fn user(user: &str) -> Self {
+        Self { user: user.into(), client: None, session: None }
+    }
 }
 
 /// A subscription that the backend makes.
@@ -149,31 +133,10 @@ pub struct Subscribe {
     pub target: Target,
     /// To which channel.
     pub channel: Name,
-    /// The subscription's `chan_info`, as JSON without newlines.
-    pub info: Option<Bytes>,
-    /// What the client is told with it, as JSON without newlines.
-    pub data: Option<Bytes>,
-    /// When it expires, in seconds since the Unix epoch; `None` is never.
-    pub expire_at_unix_s: Option<u64>,
+    /// On what terms.
+    pub terms: Terms,
     /// Since when the client is to be told what it missed.
-    pub recover_since: Option<StreamPosition>,
-    /// What holds instead of the channel's options.
-    pub overrides: Overrides,
-}
-
-/// Options of a channel that a subscription has otherwise; `None` is as the channel has them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Overrides {
-    /// It shows in presence.
-    pub presence: Option<bool>,
-    /// Its join and leave are published.
-    pub join_leave: Option<bool>,
-    /// It recovers.
-    pub force_recovery: Option<bool>,
-    /// It is told of gaps.
-    pub force_positioning: Option<bool>,
-    /// It is told of joins and leaves.
-    pub force_push_join_leave: Option<bool>,
+    pub recover: Option<StreamPosition>,
 }
 
 /// What a closed client is told.
@@ -183,19 +146,6 @@ pub struct Disconnect {
     pub code: u16,
     /// Not empty, and at most the 123 bytes that a close frame has for it (RFC 6455 section 5.5.1).
     pub reason: Name,
-}
-
-/// A page of a channel's stream.
-#[derive(Debug, PartialEq, Eq)]
-pub struct History {
-    /// The channel.
-    pub channel: Name,
-    /// At most so many publications; 0 asks for the position alone, `None` for all that are kept.
-    pub limit: Option<usize>,
-    /// Publications behind this place, or before it in reverse.
-    pub since: Option<StreamPosition>,
-    /// From the newest to the oldest.
-    pub reverse: bool,
 }
 
 /// Which connections are described.

@@ -9,12 +9,9 @@ mod reply;
 pub mod shapes;
 pub mod watch;
 
-pub use call::{
-    Call, ConnectionsOf, Disconnect, History, Overrides, PublishOptions, StreamPosition, Subscribe,
-    Target, Version,
-};
+pub use call::{Call, ConnectionsOf, Disconnect, Subscribe, Target};
 pub use info::{NodeInfo, NodeMetrics, ProcessStats, ShardInfo};
 pub use key::authorized;
 pub use parse::parse;
-pub use reply::{ConnectionInfo, HistoryResult, PresenceStats, PublishResult, Reply, TokenInfo};
-pub use shapes::{ApiError, ErrorMode, Outcome, error_response, response};
+pub use reply::{PresenceStats, Reply};
+pub use shapes::{ApiError, ErrorMode, error_response, response};

@@ -1,6 +1,6 @@
 //! Requests of the HTTP API: from a method's name and a body to a [`Call`].
 
-use std::{collections::BTreeMap, fmt, marker::PhantomData, num::NonZeroU64};
+use std::{collections::BTreeMap, fmt, marker::PhantomData};
 
 use bytes::Bytes;
 use data_encoding::BASE64;
@@ -12,27 +12,22 @@ use serde_json::value::RawValue;
 
 use super::{
     batch::Batch,
-    call::{
-        Call, ConnectionsOf, Disconnect, History, Overrides, PublishOptions, StreamPosition,
-        Subscribe, Target, Version,
-    },
+    call::{Call, ConnectionsOf, Disconnect, Subscribe, Target},
     shapes::{ApiError, ErrorMode, refused_as, transport_error},
 };
 use crate::{
+    auth::claims::SubscribeOverrides,
     close,
     hub::ChannelPattern,
-    limits::PUBLICATION_KEY_BYTES_MAX,
+    limits::{CLOSE_TEXT_BYTES_MAX, PUBLICATION_KEY_BYTES_MAX},
     protocol::{
-        ErrorCode, Name,
-        centrifuge::{one_line, present},
+        ErrorCode, HistoryFilter, Name, Payload, PublicationExtra, StreamPosition,
+        centrifuge::{Terms, one_line, present},
     },
 };
 
-/// Bytes of the reason in a close frame.
-const REASON_BYTES_MAX: usize = 123;
-
-/// Parses a request; `path` is like `/api/publish`, without a query. Unknown fields are accepted,
-/// so is `delta`, an offer that a server need not take.
+/// Parses a request; `name` is what its path has behind the prefix of the API, such as `publish`.
+/// Unknown fields are accepted, so is `delta`, an offer that a server need not take.
 ///
 /// # Errors
 /// The whole response: 404 for an unknown method (also for `POST /api` with the method in the body,
@@ -42,11 +37,10 @@ const REASON_BYTES_MAX: usize = 123;
 pub fn parse(
     mode: ErrorMode,
     method: &str,
-    path: &str,
+    name: &str,
     body: &[u8],
     channel_bytes_max: usize,
 ) -> Result<Call, ApiError> {
-    let name = path.strip_prefix("/api/").unwrap_or_default();
     let called = Method::named(name);
     if called.is_none() && name != "batch" {
         return Err(transport_error(404, "no such API method"));
@@ -207,18 +201,19 @@ struct PublishRequest<'a> {
 
 impl PublishRequest<'_> {
     fn publish(self, channel_bytes_max: usize) -> Result<Call, ErrorCode> {
-        let (data, options) = (self.data()?, self.options()?);
-        Ok(Call::Publish { channel: named(self.channel, channel_bytes_max)?, data, options })
+        let (data, extra) = (self.data()?, self.extra()?);
+        let channel = named(self.channel, channel_bytes_max)?;
+        Ok(Call::Publish { channel, data, payload: Payload::Json, extra })
     }
 
     fn broadcast(self, channel_bytes_max: usize) -> Result<Call, ErrorCode> {
-        let (data, options) = (self.data()?, self.options()?);
+        let (data, extra) = (self.data()?, self.extra()?);
         let channels = self.channels.unwrap_or_default();
         if channels.is_empty() {
             return Err(wrong("bad request: channels are missing"));
         }
         let named = |channel| named(Some(channel), channel_bytes_max);
-        Ok(Call::Broadcast { channels: channels.into_iter().map(named).collect(), data, options })
+        Ok(Call::Broadcast { channels: channels.into_iter().map(named).collect(), data, extra })
     }
 
     fn data(&self) -> Result<Bytes, ErrorCode> {
@@ -226,19 +221,21 @@ impl PublishRequest<'_> {
             .ok_or(wrong("bad request: data and b64data are missing"))
     }
 
-    fn options(&self) -> Result<PublishOptions, ErrorCode> {
+    fn extra(&self) -> Result<PublicationExtra, ErrorCode> {
         let key = |text: &Option<String>, too_long| match text.as_deref().unwrap_or_default() {
             text if text.len() > PUBLICATION_KEY_BYTES_MAX => Err(wrong(too_long)),
-            text => Ok(Name::from(text)),
+            text => Ok(text.to_owned()),
         };
         let idempotency_key =
             key(&self.idempotency_key, "bad request: idempotency_key is above 255 bytes")?;
-        let epoch = key(&self.version_epoch, "bad request: version_epoch is above 255 bytes")?;
-        Ok(PublishOptions {
+        let version_epoch =
+            key(&self.version_epoch, "bad request: version_epoch is above 255 bytes")?;
+        Ok(PublicationExtra {
             tags: self.tags.clone().unwrap_or_default(),
             skip_history: self.skip_history.unwrap_or_default(),
-            idempotency_key: Some(idempotency_key).filter(|key| !key.is_empty()),
-            version: self.version.and_then(NonZeroU64::new).map(|number| Version { number, epoch }),
+            idempotency_key: Some(Name::from(idempotency_key)).filter(|key| !key.is_empty()),
+            version: self.version.unwrap_or_default(),
+            version_epoch,
         })
     }
 }
@@ -259,7 +256,7 @@ struct SubscribeRequest<'a> {
     expire_at: Option<i64>,
     recover_since: Option<PositionRequest>,
     #[serde(rename = "override")]
-    overrides: Option<OverrideRequest>,
+    overrides: Option<SubscribeOverrides>,
 }
 
 impl SubscribeRequest<'_> {
@@ -269,11 +266,13 @@ impl SubscribeRequest<'_> {
         Ok(Call::Subscribe(Box::new(Subscribe {
             target: target(self.user, self.client, self.session)?,
             channel: named(self.channel, channel_bytes_max)?,
-            info,
-            data,
-            expire_at_unix_s: expiry(self.expire_at),
-            recover_since: self.recover_since.map(StreamPosition::from),
-            overrides: self.overrides.map(Overrides::from).unwrap_or_default(),
+            terms: Terms {
+                info,
+                data,
+                overrides: self.overrides.unwrap_or_default(),
+                expire_at_unix_s: expiry(self.expire_at),
+            },
+            recover: self.recover_since.map(StreamPosition::from),
         })))
     }
 }
@@ -322,7 +321,7 @@ impl TargetRequest<'_> {
                 }
                 let default = || close::FORCE_NO_RECONNECT.reason.to_owned();
                 let reason = given(reason).unwrap_or_else(default);
-                if reason.len() > REASON_BYTES_MAX {
+                if reason.len() > CLOSE_TEXT_BYTES_MAX {
                     return Err(wrong("bad request: disconnect.reason is above 123 bytes"));
                 }
                 Some(Disconnect { code, reason: reason.into() })
@@ -371,12 +370,12 @@ impl ChannelRequest {
     }
 
     fn history(self, channel_bytes_max: usize) -> Result<Call, ErrorCode> {
-        Ok(Call::History(History {
-            channel: named(self.channel, channel_bytes_max)?,
+        let filter = HistoryFilter {
             limit: usize::try_from(self.limit.unwrap_or_default()).ok(),
             since: self.since.map(StreamPosition::from),
             reverse: self.reverse.unwrap_or_default(),
-        }))
+        };
+        Ok(Call::History { channel: named(self.channel, channel_bytes_max)?, filter })
     }
 
     fn channels(self) -> Result<Call, ErrorCode> {
@@ -396,35 +395,6 @@ impl From<PositionRequest> for StreamPosition {
         Self {
             offset: position.offset.unwrap_or_default(),
             epoch: position.epoch.unwrap_or_default().into(),
-        }
-    }
-}
-
-/// Options that hold instead of the channel's, each as `{"value":true}`.
-#[derive(Deserialize)]
-struct OverrideRequest {
-    presence: Option<Value>,
-    join_leave: Option<Value>,
-    force_recovery: Option<Value>,
-    force_positioning: Option<Value>,
-    force_push_join_leave: Option<Value>,
-}
-
-#[derive(Deserialize)]
-struct Value {
-    #[serde(default)]
-    value: bool,
-}
-
-impl From<OverrideRequest> for Overrides {
-    fn from(request: OverrideRequest) -> Self {
-        let value = |value: Option<Value>| value.map(|value| value.value);
-        Self {
-            presence: value(request.presence),
-            join_leave: value(request.join_leave),
-            force_recovery: value(request.force_recovery),
-            force_positioning: value(request.force_positioning),
-            force_push_join_leave: value(request.force_push_join_leave),
         }
     }
 }
@@ -462,9 +432,9 @@ fn target(
     Ok(Target { user: user.unwrap_or_default().into(), client, session })
 }
 
-/// Seconds since the Unix epoch; 0 and what is before is never.
-fn expiry(unix_s: Option<i64>) -> Option<u64> {
-    unix_s.and_then(|at| u64::try_from(at).ok()).filter(|at| *at > 0)
+/// Seconds since the Unix epoch; 0, which what is before becomes too, is never.
+fn expiry(unix_s: Option<i64>) -> u64 {
+    unix_s.and_then(|at| u64::try_from(at).ok()).unwrap_or_default()
 }
 
 /// JSON as it stands or in base64, which goes first. Clients speak JSON alone, so must it.
@@ -487,7 +457,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn post(name: &str, body: &str) -> Result<Call, ApiError> {
-        parse(ErrorMode::Body, "POST", &format!("/api/{name}"), body.as_bytes(), 10)
+        parse(ErrorMode::Body, "POST", name, body.as_bytes(), 10)
     }
 
     fn status(result: Result<Call, ApiError>) -> (u16, u16) {
@@ -497,8 +467,8 @@ mod tests {
         (error.status, body["error"]["code"].as_u64().unwrap() as u16)
     }
 
-    fn plain() -> PublishOptions {
-        PublishOptions::default()
+    fn plain() -> PublicationExtra {
+        PublicationExtra::default()
     }
 
     fn of(user: &str, client: &str, session: &str) -> Target {
@@ -508,10 +478,11 @@ mod tests {
 
     #[test]
     fn publications_are_parsed_as_official_libraries_send_them() {
-        let publish = |data: &'static str, options| Call::Publish {
+        let publish = |data: &'static str, extra| Call::Publish {
             channel: "news".into(),
             data: Bytes::from_static(data.as_bytes()),
-            options,
+            payload: Payload::Json,
+            extra,
         };
         for (body, data) in [
             (r#"{"channel":"news","data":{"a": 1}}"#, r#"{"a": 1}"#),
@@ -526,21 +497,21 @@ mod tests {
         }
         let all = r#"{"channel":"news","data":1,"tags":{"b":"2","a":""},"skip_history":true,
             "idempotency_key":"k","delta":true,"version":18446744073709551615,"version_epoch":"e"}"#;
-        let options = PublishOptions {
+        let extra = PublicationExtra {
             tags: BTreeMap::from([("a".into(), "".into()), ("b".into(), "2".into())]),
             skip_history: true,
             idempotency_key: Some("k".into()),
-            version: Some(Version { number: NonZeroU64::MAX, epoch: "e".into() }),
+            version: u64::MAX,
+            version_epoch: "e".into(),
         };
-        assert_eq!(post("publish", all), Ok(publish("1", options.clone())));
+        assert_eq!(post("publish", all), Ok(publish("1", extra.clone())));
         let all = all.replace("\"channel\":\"news\"", r#""channels":["a","","a","12345678901"]"#);
-        let Ok(Call::Broadcast { channels, data, options: parsed }) = post("broadcast", &all)
-        else {
+        let Ok(Call::Broadcast { channels, data, extra: parsed }) = post("broadcast", &all) else {
             panic!("{all}");
         };
         let codes: Vec<_> = channels.into_iter().map(|c| c.map_err(|error| error.code)).collect();
         assert_eq!(codes, [Ok("a".into()), Err(107), Ok("a".into()), Err(107)]);
-        assert_eq!((&data[..], parsed), (&b"1"[..], options));
+        assert_eq!((&data[..], parsed), (&b"1"[..], extra));
     }
 
     #[test]
@@ -552,27 +523,26 @@ mod tests {
         let subscribe = Subscribe {
             target: of("u", "c", "s"),
             channel: "ch".into(),
-            info: Some(Bytes::from_static(b"{\"a\":1}")),
-            data: Some(Bytes::from_static(b"[1]")),
-            expire_at_unix_s: Some(7),
-            recover_since: Some(StreamPosition { offset: 3, epoch: "e".into() }),
-            overrides: Overrides {
-                presence: Some(true),
-                join_leave: Some(false),
-                force_recovery: Some(false),
-                force_positioning: None,
-                force_push_join_leave: Some(true),
+            terms: Terms {
+                info: Some(Bytes::from_static(b"{\"a\":1}")),
+                data: Some(Bytes::from_static(b"[1]")),
+                expire_at_unix_s: 7,
+                overrides: SubscribeOverrides {
+                    presence: Some(true),
+                    join_leave: Some(false),
+                    force_recovery: Some(false),
+                    force_positioning: None,
+                    force_push_join_leave: Some(true),
+                },
             },
+            recover: Some(StreamPosition { offset: 3, epoch: "e".into() }),
         };
         assert_eq!(post("subscribe", full), Ok(Call::Subscribe(Box::new(subscribe))));
         let least = Subscribe {
             target: of("", "", ""),
             channel: "ch".into(),
-            info: None,
-            data: None,
-            expire_at_unix_s: None,
-            recover_since: None,
-            overrides: Overrides::default(),
+            terms: Terms::default(),
+            recover: None,
         };
         let body = r#"{"user":"","channel":"ch","info":null,"expire_at":0,"override":{}}"#;
         assert_eq!(post("subscribe", body), Ok(Call::Subscribe(Box::new(least))));
@@ -583,14 +553,14 @@ mod tests {
         let refresh = Call::Refresh {
             target: of("u", "c", "s"),
             expired: false,
-            expire_at_unix_s: Some(7),
+            expire_at_unix_s: 7,
             info: Some(Bytes::from_static(b"{\"a\":1}")),
         };
         assert_eq!(post("refresh", full), Ok(refresh));
         let expired = Call::Refresh {
             target: of("u", "", ""),
             expired: true,
-            expire_at_unix_s: None,
+            expire_at_unix_s: 0,
             info: None,
         };
         let body = r#"{"user":"u","expired":true,"expire_at":-1}"#;
@@ -605,7 +575,7 @@ mod tests {
             disconnect,
         };
         assert_eq!(post("disconnect", r#"{"user":"u"}"#), Ok(call(&[], None)));
-        let long = "x".repeat(REASON_BYTES_MAX);
+        let long = "x".repeat(CLOSE_TEXT_BYTES_MAX);
         for (code, given, told) in
             [(3000, "r", "r"), (4999, &*long, &*long), (4500, "", "force disconnect")]
         {
@@ -645,8 +615,9 @@ mod tests {
                 true,
             ),
         ] {
-            let history = History { channel: channel(), limit, since: from, reverse };
-            assert_eq!(post("history", body), Ok(Call::History(history)), "{body}");
+            let filter = HistoryFilter { limit, since: from, reverse };
+            let history = Call::History { channel: channel(), filter };
+            assert_eq!(post("history", body), Ok(history), "{body}");
         }
         for body in ["{}", r#"{"pattern":""}"#] {
             assert_eq!(post("channels", body), Ok(Call::Channels { pattern: None }));
@@ -670,14 +641,13 @@ mod tests {
     #[test]
     fn what_is_no_request_has_a_status_of_its_own() {
         let mode = ErrorMode::Transport;
-        for path in ["/api", "/api/", "/api/nothing", "/api/wake", "/", "", "/publish"] {
+        for name in ["", "nothing", "wake", "/publish"] {
             let body = br#"{"method":"publish","params":{}}"#;
-            assert_eq!(status(parse(mode, "POST", path, body, 10)), (404, 404));
+            assert_eq!(status(parse(mode, "POST", name, body, 10)), (404, 404));
         }
         for method in ["GET", "PUT", "post"] {
-            for path in ["publish", "info", "history", "batch", "rpc"] {
-                let path = format!("/api/{path}");
-                assert_eq!(status(parse(mode, method, &path, b"{}", 10)), (405, 405));
+            for name in ["publish", "info", "history", "batch", "rpc"] {
+                assert_eq!(status(parse(mode, method, name, b"{}", 10)), (405, 405));
             }
         }
         for (name, body) in [
@@ -704,7 +674,7 @@ mod tests {
             assert_eq!(status(post(name, body)), (400, 400), "{name} {body}");
         }
         let body = b"{\"channel\":\"\xff\"}";
-        assert_eq!(status(parse(mode, "POST", "/api/publish", body, 10)), (400, 400));
+        assert_eq!(status(parse(mode, "POST", "publish", body, 10)), (400, 400));
         let error = post("publish", "{\"channel\":7}").unwrap_err();
         let text = String::from_utf8(error.body).unwrap();
         assert!(text.contains("expected a string at line 1 column 12"), "{text}");
@@ -747,9 +717,7 @@ mod tests {
             ("rpc", "", 108),
         ] {
             assert_eq!(status(post(name, body)), (200, code), "{name} {body}");
-            let path = format!("/api/{name}");
-            let error =
-                parse(ErrorMode::Transport, "POST", &path, body.as_bytes(), 10).unwrap_err();
+            let error = parse(ErrorMode::Transport, "POST", name, body.as_bytes(), 10).unwrap_err();
             let text = String::from_utf8(error.body).unwrap();
             assert!(text.starts_with(&format!(r#"{{"code":{code},"message":"#)), "{text}");
             assert_eq!(error.status, 400);
@@ -801,8 +769,7 @@ mod tests {
     }
 
     fn is_answered(name: &str, body: &[u8]) {
-        let path = format!("/api/{name}");
-        if let Err(error) = parse(ErrorMode::Body, "POST", &path, body, 10) {
+        if let Err(error) = parse(ErrorMode::Body, "POST", name, body, 10) {
             let body: serde_json::Value = serde_json::from_slice(&error.body).unwrap();
             let code = body["error"]["code"].as_u64().unwrap();
             match error.status {

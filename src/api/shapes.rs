@@ -6,8 +6,8 @@
 
 use serde::Serialize;
 
-use super::reply::{ConnectionInfo, HistoryResult, PresenceStats, PublishResult, Reply};
-use crate::protocol::{ErrorCode, Name};
+use super::reply::{PresenceStats, Reply};
+use crate::protocol::{Described, ErrorCode, History, StreamPosition};
 
 /// The whole response to a request that is not to be executed.
 #[derive(Debug, PartialEq, Eq)]
@@ -48,25 +48,6 @@ impl ErrorMode {
             (Self::Transport, 112) => 416,
             (Self::Transport, 113) => 409,
             (Self::Transport, _) => 400,
-        }
-    }
-}
-
-/// What became of one publication.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// It has its place in the channel's order.
-    Published,
-    /// It was not published.
-    Failed(ErrorCode),
-}
-
-impl Outcome {
-    /// The same for a channel without a history.
-    pub fn result(self) -> Result<PublishResult, ErrorCode> {
-        match self {
-            Self::Published => Ok(PublishResult::default()),
-            Self::Failed(error) => Err(error),
         }
     }
 }
@@ -174,9 +155,9 @@ fn write_reply(out: &mut Vec<u8>, reply: &Reply) {
         | Reply::HistoryRemove => out.extend_from_slice(b"{}"),
         Reply::Presence(clients) => {
             out.extend_from_slice(b"{\"presence\":");
-            write_list(out, b"{}", clients, |out, (client, info)| {
-                write_key(out, client);
-                out.extend_from_slice(info);
+            write_list(out, b"{}", clients, |out, member| {
+                write_key(out, &member.client);
+                out.extend_from_slice(&member.json);
             });
             out.push(b'}');
         }
@@ -209,7 +190,7 @@ fn write_reply(out: &mut Vec<u8>, reply: &Reply) {
     }
 }
 
-fn write_publish(out: &mut Vec<u8>, result: &PublishResult) {
+fn write_publish(out: &mut Vec<u8>, position: &StreamPosition) {
     #[derive(Serialize)]
     struct Published<'a> {
         #[serde(skip_serializing_if = "is_zero")]
@@ -217,10 +198,10 @@ fn write_publish(out: &mut Vec<u8>, result: &PublishResult) {
         #[serde(skip_serializing_if = "str::is_empty")]
         epoch: &'a str,
     }
-    write_json(out, &Published { offset: result.offset, epoch: &result.epoch });
+    write_json(out, &Published { offset: position.offset, epoch: &position.epoch });
 }
 
-fn write_broadcast(out: &mut Vec<u8>, outcomes: &[Result<PublishResult, ErrorCode>]) {
+fn write_broadcast(out: &mut Vec<u8>, outcomes: &[Result<StreamPosition, ErrorCode>]) {
     out.extend_from_slice(b"{\"responses\":");
     write_list(out, b"[]", outcomes, |out, outcome| match outcome {
         Ok(result) => {
@@ -233,17 +214,19 @@ fn write_broadcast(out: &mut Vec<u8>, outcomes: &[Result<PublishResult, ErrorCod
     out.push(b'}');
 }
 
-fn write_history(out: &mut Vec<u8>, page: &HistoryResult) {
+fn write_history(out: &mut Vec<u8>, page: &History) {
     out.extend_from_slice(b"{\"publications\":");
     write_list(out, b"[]", &page.publications, |out, publication| {
         out.extend_from_slice(publication);
     });
     out.extend_from_slice(b",\"epoch\":");
-    write_json(out, &*page.epoch);
-    out.extend_from_slice(format!(",\"offset\":{}}}", page.offset).as_bytes());
+    write_json(out, &*page.position.epoch);
+    out.extend_from_slice(format!(",\"offset\":{}}}", page.position.offset).as_bytes());
 }
 
-fn write_connection(out: &mut Vec<u8>, connection: &ConnectionInfo) {
+/// A connection in the shape of Centrifugo PRO's `ConnectionInfo`; what is empty is left out, but for
+/// the user. `connected_at`, in seconds since the Unix epoch, is ours.
+fn write_connection(out: &mut Vec<u8>, connection: &Described) {
     /// The fields in front of the state, whose `meta` is encoded already.
     #[derive(Serialize)]
     struct Head<'a> {
@@ -252,18 +235,11 @@ fn write_connection(out: &mut Vec<u8>, connection: &ConnectionInfo) {
         #[serde(skip_serializing_if = "str::is_empty")]
         app_version: &'a str,
         transport: &'a str,
-        protocol: &'a str,
+        protocol: &'static str,
         user: &'a str,
     }
-    #[derive(Serialize)]
-    struct Token<'a> {
-        #[serde(skip_serializing_if = "str::is_empty")]
-        uid: &'a str,
-        #[serde(skip_serializing_if = "is_zero")]
-        issued_at: u64,
-    }
-    let ConnectionInfo { app_name, app_version, transport, protocol, user, .. } = connection;
-    write_json(out, &Head { app_name, app_version, transport, protocol, user });
+    let Described { name: app_name, version: app_version, transport, user, .. } = connection;
+    write_json(out, &Head { app_name, app_version, transport, protocol: "json", user });
     // The state goes in front of the brace that closes the head.
     out.pop();
     let connected_at = connection.connected_at_unix_s;
@@ -274,10 +250,6 @@ fn write_connection(out: &mut Vec<u8>, connection: &ConnectionInfo) {
             write_key(out, channel);
             out.extend_from_slice(b"{}");
         });
-    }
-    if let Some(token) = &connection.connection_token {
-        out.extend_from_slice(b",\"connection_token\":");
-        write_json(out, &Token { uid: &token.uid, issued_at: token.issued_at_unix_s });
     }
     if let Some(meta) = &connection.meta {
         out.extend_from_slice(b",\"meta\":");
@@ -303,8 +275,8 @@ fn write_list<I: IntoIterator>(
     out.push(brackets[1]);
 }
 
-fn write_key(out: &mut Vec<u8>, key: &Name) {
-    write_json(out, &**key);
+fn write_key(out: &mut Vec<u8>, key: &str) {
+    write_json(out, key);
     out.push(b':');
 }
 
@@ -320,12 +292,15 @@ fn is_zero(value: &u64) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::{collections::BTreeMap, sync::Arc};
 
     use bytes::Bytes;
 
     use super::*;
-    use crate::api::{NodeInfo, NodeMetrics, ProcessStats, ShardInfo, TokenInfo};
+    use crate::{
+        api::{NodeInfo, NodeMetrics, ProcessStats, ShardInfo},
+        protocol::{MemberInfo, Name},
+    };
 
     fn body(outcome: Result<Reply, ErrorCode>) -> String {
         let (status, body) = response(ErrorMode::Body, &outcome);
@@ -333,32 +308,29 @@ mod tests {
         String::from_utf8(body).unwrap()
     }
 
-    fn published(offset: u64, epoch: &str) -> PublishResult {
-        PublishResult { offset, epoch: epoch.into() }
+    fn published(offset: u64, epoch: &str) -> StreamPosition {
+        StreamPosition { offset, epoch: epoch.into() }
     }
 
     const UNKNOWN: &str = r#"{"error":{"code":102,"message":"unknown channel"}}"#;
 
     fn connections() -> Reply {
-        let least = ConnectionInfo {
+        let least = Described {
             client: "c-1".into(),
             user: "".into(),
-            app_name: "".into(),
-            app_version: "".into(),
+            name: String::new(),
+            version: String::new(),
             transport: "websocket",
-            protocol: "json",
             connected_at_unix_s: 5,
             channels: Vec::new(),
-            connection_token: None,
             meta: None,
         };
-        let full = ConnectionInfo {
+        let full = Described {
             client: "c-2".into(),
             user: "u\"".into(),
-            app_name: "js".into(),
-            app_version: "2".into(),
+            name: "js".into(),
+            version: "2".into(),
             channels: vec!["b".into(), "a\n".into()],
-            connection_token: Some(TokenInfo { uid: "t".into(), issued_at_unix_s: 0 }),
             meta: Some(Bytes::from_static(b"{\"m\":1}")),
             ..least.clone()
         };
@@ -369,11 +341,14 @@ mod tests {
     fn results_have_the_shape_of_centrifugos() {
         let history = |publications: &[&'static [u8]], offset, epoch: &str| {
             let publications = publications.iter().copied().map(Bytes::from_static).collect();
-            Reply::History(HistoryResult { publications, offset, epoch: epoch.into() })
+            let position = StreamPosition { offset, epoch: epoch.into() };
+            Reply::History(History { publications, position })
         };
         let clients = [("c2", r#"{"user":"","client":"c2"}"#), ("c1", r#"{"user":"u"}"#)];
-        let clients =
-            clients.map(|(id, info)| (Name::from(id), Bytes::from_static(info.as_bytes())));
+        let clients = clients.map(|(client, json)| {
+            let json = Bytes::from_static(json.as_bytes());
+            Arc::new(MemberInfo { client: client.into(), user: "".into(), json })
+        });
         let channels = BTreeMap::from([(Name::from("b"), 2), (Name::from("a\""), 1)]);
         for (reply, result) in [
             (Reply::Publish(published(0, "")), "{}"),
@@ -413,7 +388,7 @@ mod tests {
                     r#""user":"","state":{"connected_at":5}},"c-2":{"app_name":"js","#,
                     r#""app_version":"2","transport":"websocket","protocol":"json","#,
                     r#""user":"u\"","state":{"connected_at":5,"channels":{"b":{},"a\n":{}},"#,
-                    r#""connection_token":{"uid":"t"},"meta":{"m":1}}}}}"#
+                    r#""meta":{"m":1}}}}}"#
                 ),
             ),
         ] {

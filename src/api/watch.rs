@@ -92,12 +92,12 @@ pub struct WatcherPage {
     pub more: bool,
 }
 
-/// The method that a path names, if it is one of these: `/api/wake` and so on.
-pub fn method(path: &str) -> Option<&str> {
-    path.strip_prefix("/api/").filter(|name| matches!(*name, "wake" | "watchers" | "release"))
+/// Whether a name, as of [`parse`](super::parse()), is that of one of these methods.
+pub fn is_method(name: &str) -> bool {
+    matches!(name, "wake" | "watchers" | "release")
 }
 
-/// Parses a request of a method that [`method`] found. Unknown fields are accepted.
+/// Parses a request of a method that [`is_method`] knows. Unknown fields are accepted.
 ///
 /// `wake` takes `device`, `url`, `token`, and optionally `session_id` (by which asking again means
 /// the same wake) and `ttl` in seconds, 60 if absent, 0 for now or never. `watchers` takes `limit`
@@ -264,8 +264,8 @@ mod tests {
             parse("watchers", "POST", b"{}"),
             Ok(WatchCall::Watchers { after: None, limit: 100 })
         ));
-        assert_eq!(method("/api/wake"), Some("wake"));
-        assert_eq!(method("/api/publish"), None);
+        assert!(is_method("wake"));
+        assert!(!is_method("publish") && !is_method(""));
     }
 
     #[test]

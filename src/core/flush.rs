@@ -68,7 +68,7 @@ impl Core {
     /// Carries out what the turn decided.
     pub fn flush(&mut self, now: Now, shell: &mut impl Shell) -> Flush {
         self.tell_handlers(now);
-        let publications_left = self.publish_share(now);
+        self.calls_share(now);
         let mut link_full = self.flush_links(shell);
         self.ask_backend(now, shell);
         self.tell_lost(now);
@@ -89,12 +89,13 @@ impl Core {
         }
         self.flush_sends(shell);
         Flush {
-            more: publications_left
+            more: !self.later.is_empty()
+                || self.gathers.waits()
                 || !self.handler_answers.is_empty()
                 || !self.dirty.is_empty()
                 || !self.operations.is_empty()
                 || self.subscriptions.owes()
-                || self.lists_channels()
+                || self.lists()
                 || self.is_closing_all(),
             link_full,
             deadline_ms: self

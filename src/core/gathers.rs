@@ -1,104 +1,202 @@
-//! Answers that several homes give: calls of the HTTP API and of threads that are no shard.
+//! Answers that are under way: what a call waits for, what has come, and who is told in the end.
+//!
+//! A call that is long (a batch, a user's many connections) is worked off in steps, each turn so
+//! many of all calls together: it delays no message by more than a turn's share.
 
-use std::{sync::Arc, time::Duration};
-
-use bytes::Bytes;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use super::Core;
 use crate::{
-    api::{
-        self, Call, ErrorMode, NodeInfo, NodeMetrics, PublishOptions, Reply, ShardInfo,
-        watch::{WatchAnswer, WatchCall},
+    api::{self, Call, ErrorMode, PresenceStats, Reply},
+    hub::{ConnRef, HomeAnswer, HttpReply, ReplyTo, ShardId, ToHome},
+    limits::{
+        BATCH_PARALLEL_MAX, BATCH_REPLY_BYTES_MAX, CHANNELS_PER_ANSWER_MAX,
+        CONNECTIONS_PER_ANSWER_MAX, GENERATION_FIRST, ORDERS_IN_FLIGHT_MAX, REQUESTS_IN_FLIGHT_MAX,
+        bound,
     },
-    auth::{Devices, Verdict},
-    close::CloseReason,
-    hub::{
-        Broadcast, Caller, ConnRef, HomeAnswer, HttpReply, Publication, ReplyTo, ShardId, ToHome,
-    },
-    limits::{GENERATION_FIRST, REQUESTS_IN_FLIGHT_MAX, bound},
-    metrics::{Counters, Counts},
-    protocol::{Effect, ErrorCode, Name, Now, Payload, handler::ConnectionRef},
+    metrics::Counts,
+    protocol::{Act, Described, ErrorCode, Name, Now, Order, StreamPosition},
 };
 
-pub use crate::api::Outcome;
+/// Publications, orders and commands of batches that one turn sends for backends; what is more waits
+/// for the next turns.
+pub(super) const CALLS_PER_TURN: usize = bound(1_024, 2);
 
-/// Channels that one turn publishes to for backends; what is more waits for the next turns.
-pub(super) const CHANNELS_PER_TURN: usize = bound(1_024, 2);
-
-/// What a thread that is no shard asks for.
-#[derive(Debug)]
-pub enum OutsideCall {
-    /// Publish. Answer: [`OutsideAnswer::Published`].
-    Publish {
-        /// The channel.
-        channel: Name,
-        /// The payload.
-        data: Bytes,
-        /// What the payload is.
-        payload: Payload,
-    },
-    /// Describe the node. Answer: [`OutsideAnswer::Info`].
-    Info,
-    /// Something about devices. Answer: [`OutsideAnswer::Watch`].
-    Watch(WatchCall),
-    /// Send a message to a connection of this shard; no answer, the connection may be gone.
-    Send {
-        /// The connection.
-        connection: ConnectionRef,
-        /// The message.
-        data: Bytes,
-        /// Whether it is text.
-        text: bool,
-    },
-    /// Device tokens are looked up here from now on; no answer. Streams go on: the next heartbeat of a
-    /// device whose token is nobody's any more is told so.
-    Devices(Arc<Devices>),
-    /// What a backend said of a token; no answer.
-    Verified {
-        /// As in the [`Lookup`](super::Lookup).
-        id: u64,
-        /// What.
-        verdict: Verdict,
-    },
-    /// Close a connection of this shard; no answer.
-    Close {
-        /// The connection.
-        connection: ConnectionRef,
-        /// Why.
-        reason: CloseReason,
-    },
-}
-
-/// What a thread that is no shard is told.
-#[derive(Debug)]
-pub enum OutsideAnswer {
-    /// What became of the publication.
-    Published(Outcome),
-    /// The node.
-    Info(Box<NodeInfo>),
-    /// What was asked about devices.
-    Watch(WatchAnswer),
-}
+/// Orders that one step sends: so many calls go on side by side.
+const ORDERS_PER_STEP: usize = bound(64, 1);
 
 /// Who waits for a gathered answer.
 #[derive(Debug)]
-enum Asker {
+pub(super) enum Asker {
+    /// A backend, over HTTP.
     Http { reply: HttpReply, mode: ErrorMode },
+    /// A thread that is no shard, by its number.
     Outside(u64),
+    /// A batch of which this is a command.
+    Batch { batch: Place, command: usize },
 }
 
+/// A place in the table, and which tenant of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    index: u32,
+    generation: u32,
+}
+
+impl Place {
+    pub(super) fn reply(self) -> ReplyTo {
+        let Self { index, generation } = self;
+        ReplyTo::Gather { index, generation, part: 0 }
+    }
+}
+
+/// What has come so far.
 #[derive(Debug)]
-enum Parts {
-    Publish(Option<Outcome>),
-    Broadcast(Vec<Option<Outcome>>),
+pub(super) enum Parts {
+    /// Nothing of the one answer.
+    One,
+    /// It.
+    Whole(Result<Reply, ErrorCode>),
+    /// By the number of the channel.
+    Broadcast(Vec<Option<Result<StreamPosition, ErrorCode>>>),
+    /// Of all shards.
     Info(Vec<Counts>),
+    /// Of all homes, unless there are too many.
+    Channels(Result<BTreeMap<Name, u64>, ErrorCode>),
+    Orders(Orders),
+    Batch(Batch),
+}
+
+/// What is to be done with connections.
+#[derive(Debug)]
+pub(super) struct Orders {
+    order: Arc<Order>,
+    /// Listed, and not told yet.
+    waiting: VecDeque<(ShardId, ConnRef)>,
+    described: Vec<Described>,
+    listed: usize,
+    /// The first that went wrong.
+    error: Option<ErrorCode>,
+}
+
+impl Orders {
+    pub(super) fn new(order: Order) -> Self {
+        let (waiting, described) = (VecDeque::new(), Vec::new());
+        Self { order: Arc::new(order), waiting, described, listed: 0, error: None }
+    }
+
+    fn list(&mut self, connections: Vec<(ShardId, ConnRef)>) {
+        self.listed += connections.len();
+        self.waiting.extend(connections);
+        let describes = matches!(self.order.act, Act::Describe);
+        if describes && self.listed > CONNECTIONS_PER_ANSWER_MAX {
+            self.error = Some(TOO_MANY_CONNECTIONS);
+            self.waiting.clear();
+        }
+    }
+
+    fn finish(mut self) -> Result<Reply, ErrorCode> {
+        if let Some(error) = self.error {
+            return Err(error);
+        }
+        Ok(match self.order.act {
+            Act::Disconnect { .. } => Reply::Disconnect,
+            Act::Unsubscribe { .. } => Reply::Unsubscribe,
+            Act::Subscribe { .. } => Reply::Subscribe,
+            Act::Refresh { .. } => Reply::Refresh,
+            Act::Describe => {
+                self.described.sort_unstable_by(|one, other| one.client.cmp(&other.client));
+                Reply::Connections(self.described)
+            }
+        })
+    }
+}
+
+/// Calls that are executed one behind the other, or side by side.
+#[derive(Debug)]
+pub(super) struct Batch {
+    commands: std::iter::Enumerate<std::vec::IntoIter<Result<Call, ErrorCode>>>,
+    parallel: bool,
+    replies: Vec<Option<Result<Reply, ErrorCode>>>,
+    /// Of the replies so far.
+    cost_bytes: usize,
+}
+
+impl Batch {
+    pub(super) fn new(commands: Vec<Result<Call, ErrorCode>>, parallel: bool) -> Self {
+        let replies = commands.iter().map(|_| None).collect();
+        let commands = commands.into_iter().enumerate();
+        Self { commands, parallel, replies, cost_bytes: 0 }
+    }
+
+    fn replied(&mut self, command: usize, reply: Result<Reply, ErrorCode>) {
+        self.cost_bytes += reply.as_ref().map_or(64, Reply::cost_bytes);
+        self.replies[command] = Some(reply);
+        if self.cost_bytes > BATCH_REPLY_BYTES_MAX {
+            for (command, _) in self.commands.by_ref() {
+                self.replies[command] = Some(Err(TOO_LONG_A_REPLY));
+            }
+        }
+    }
 }
 
 #[derive(Debug)]
 struct Gather {
     asker: Asker,
     parts: Parts,
+    /// Answers that are outstanding.
     missing: usize,
+    /// It waits for its share of a turn.
+    queued: bool,
+}
+
+impl Gather {
+    /// Takes note of an answer; whether it was the whole of one that was missing.
+    fn take(&mut self, part: u32, answer: HomeAnswer) -> bool {
+        match (&mut self.parts, answer) {
+            (Parts::Broadcast(outcomes), answer) => {
+                outcomes[part as usize] = Some(position_of(answer));
+            }
+            (Parts::Info(counts), HomeAnswer::Counts(of_shard)) => counts.push(*of_shard),
+            (Parts::Channels(all), HomeAnswer::Channels { found, more }) => {
+                if let Ok(channels) = all {
+                    channels.extend(found.into_iter().map(|(name, count)| (name, count.into())));
+                    if channels.len() > CHANNELS_PER_ANSWER_MAX {
+                        *all = Err(TOO_MANY_CHANNELS);
+                    }
+                }
+                return !more;
+            }
+            (Parts::Orders(orders), HomeAnswer::Connections(listed)) => orders.list(listed),
+            (Parts::Orders(orders), HomeAnswer::Described(described)) => {
+                orders.described.extend(described.map(|described| *described));
+            }
+            (Parts::Orders(orders), HomeAnswer::Failed(error)) => {
+                orders.error.get_or_insert(error);
+            }
+            (Parts::Orders(_), HomeAnswer::Done) => {}
+            (parts @ Parts::One, answer) => *parts = Parts::Whole(reply_of(answer)),
+            (parts, answer) => unreachable!("{answer:?} answers nothing of {parts:?}"),
+        }
+        true
+    }
+
+    /// Whether there is something that it may begin.
+    fn may_begin(&self) -> bool {
+        match &self.parts {
+            Parts::Orders(orders) => {
+                !orders.waiting.is_empty() && self.missing < ORDERS_IN_FLIGHT_MAX
+            }
+            Parts::Batch(batch) => {
+                let at_once = if batch.parallel { BATCH_PARALLEL_MAX } else { 1 };
+                batch.commands.len() > 0 && self.missing < at_once
+            }
+            _ => false,
+        }
+    }
 }
 
 /// The bounded table of answers that are not complete.
@@ -106,6 +204,8 @@ struct Gather {
 pub(super) struct Gathers {
     places: Vec<(u32, Option<Gather>)>,
     free: Vec<u32>,
+    /// Those that may begin something, in turn.
+    queue: VecDeque<Place>,
 }
 
 impl Gathers {
@@ -113,179 +213,56 @@ impl Gathers {
         self.places.len() - self.free.len() < REQUESTS_IN_FLIGHT_MAX
     }
 
-    fn insert(&mut self, gather: Gather) -> ReplyTo {
+    fn insert(&mut self, gather: Gather) -> Place {
         let index = self.free.pop().unwrap_or_else(|| {
             self.places.push((GENERATION_FIRST, None));
             (self.places.len() - 1) as u32
         });
         let (generation, place) = &mut self.places[index as usize];
         *place = Some(gather);
-        ReplyTo::Gather { index, generation: *generation, part: 0 }
+        Place { index, generation: *generation }
     }
 
-    fn get(&mut self, index: u32, generation: u32) -> Option<&mut Gather> {
-        let (known, gather) = self.places.get_mut(index as usize)?;
-        gather.as_mut().filter(|_| *known == generation)
+    fn get(&mut self, place: Place) -> Option<&mut Gather> {
+        let (known, gather) = self.places.get_mut(place.index as usize)?;
+        gather.as_mut().filter(|_| *known == place.generation)
     }
 
-    fn remove(&mut self, index: u32) -> Option<Gather> {
-        let (generation, gather) = &mut self.places[index as usize];
+    fn remove(&mut self, place: Place) -> Option<Gather> {
+        let (generation, gather) = &mut self.places[place.index as usize];
         *generation = generation.wrapping_add(1);
-        self.free.push(index);
+        self.free.push(place.index);
         gather.take()
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.free.len() == self.places.len()
     }
+
+    /// Whether a call waits for its share of a turn.
+    pub(super) fn waits(&self) -> bool {
+        !self.queue.is_empty()
+    }
 }
 
 impl Core {
-    /// Begins what a backend asked over HTTP; the answer takes `place`.
-    pub(super) fn call(&mut self, now: Now, reply: HttpReply, mode: ErrorMode, call: Call) {
-        let asker = Asker::Http { reply, mode };
-        match call {
-            Call::Publish { channel, data, options } if is_plain(&options) => {
-                self.gather_publish(now, asker, channel, data, Payload::Json);
-            }
-            Call::Broadcast { channels, data, options } if is_plain(&options) => {
-                self.gather_broadcast(now, asker, channels, &data);
-            }
-            Call::Info => self.gather_info(now, asker),
-            _ => {
-                let error = Outcome::Failed(ErrorCode::NOT_AVAILABLE);
-                self.finish_gather(now, asker, Parts::Publish(Some(error)));
-            }
-        }
-    }
-
-    pub(super) fn call_from_outside(&mut self, now: Now, id: u64, call: OutsideCall) {
-        match call {
-            OutsideCall::Publish { channel, data, payload } => {
-                self.gather_publish(now, Asker::Outside(id), channel, data, payload);
-            }
-            OutsideCall::Info => self.gather_info(now, Asker::Outside(id)),
-            OutsideCall::Watch(call) => self.watch_call(now, Caller::Outside(id), call),
-            OutsideCall::Send { connection, data, text } => {
-                let bytes = data.to_vec();
-                let effect = if text { Effect::Reply(bytes) } else { Effect::Binary(bytes) };
-                self.run(now, own(connection), &mut vec![effect]);
-            }
-            OutsideCall::Devices(devices) => self.watch.devices = Some(devices),
-            OutsideCall::Verified { id, verdict } => self.verified(now, id, verdict),
-            OutsideCall::Close { connection, reason } => self.close(now, own(connection), reason),
-        }
-    }
-
-    fn gather_publish(
-        &mut self,
-        now: Now,
-        asker: Asker,
-        channel: Name,
-        data: Bytes,
-        payload: Payload,
-    ) {
-        if let Some(error) = self.publish_refusal(&channel) {
-            self.finish_gather(now, asker, Parts::Publish(Some(Outcome::Failed(error))));
-            return;
-        }
-        let home = self.home_of(&channel);
-        let publication = Box::new(Publication { channel, data, payload, info: None, extra: None });
-        let parts = Parts::Publish(None);
-        let Some(reply) = self.begin_gather(now, asker, parts, 1) else { return };
-        self.later.push_back((home, ToHome::Publish { publication, reply }));
-        self.publish_some();
-    }
-
-    /// One request per home with all of its channels; outcomes are placed by their number.
-    fn gather_broadcast(
-        &mut self,
-        now: Now,
-        asker: Asker,
-        channels: Vec<Result<Name, ErrorCode>>,
-        data: &Bytes,
-    ) {
-        let mut outcomes = vec![None; channels.len()];
-        let mut by_home: Vec<Vec<(u32, Name)>> = vec![Vec::new(); self.process.shards];
-        for (part, channel) in channels.into_iter().enumerate() {
-            let admitted = channel.and_then(|channel| match self.publish_refusal(&channel) {
-                Some(error) => Err(error),
-                None => Ok(channel),
-            });
-            match admitted {
-                Err(error) => outcomes[part] = Some(Outcome::Failed(error)),
-                Ok(channel) => {
-                    by_home[usize::from(self.home_of(&channel))].push((part as u32, channel));
-                }
-            }
-        }
-        let missing = outcomes.iter().filter(|outcome| outcome.is_none()).count();
-        if missing == 0 {
-            self.finish_gather(now, asker, Parts::Broadcast(outcomes));
-            return;
-        }
-        let parts = Parts::Broadcast(outcomes);
-        let Some(reply) = self.begin_gather(now, asker, parts, missing) else { return };
-        for (home, channels) in by_home.into_iter().enumerate() {
-            for channels in channels.chunks(CHANNELS_PER_TURN) {
-                let data = data.clone();
-                let broadcast =
-                    Box::new(Broadcast { channels: channels.to_vec(), data, extra: None });
-                let message = ToHome::Broadcast { broadcast, reply };
-                self.later.push_back((home as ShardId, message));
-            }
-        }
-        self.publish_some();
-    }
-
-    /// Goes on with what backends publish, in order, as far as this turn's share allows.
-    fn publish_some(&mut self) {
-        while self.share > 0
-            && let Some((home, message)) = self.later.pop_front()
-        {
-            let channels = match &message {
-                ToHome::Broadcast { broadcast, .. } => broadcast.channels.len(),
-                _ => 1,
-            };
-            self.share = self.share.saturating_sub(channels);
-            self.to_home(home, message);
-        }
-    }
-
-    /// A turn's share of what backends publish; returns whether more is left for the next turn.
-    pub(super) fn publish_share(&mut self, now: Now) -> bool {
-        self.share = CHANNELS_PER_TURN;
-        self.publish_some();
-        self.settle(now);
-        self.mark_behind_publications();
-        !self.later.is_empty()
-    }
-
-    fn gather_info(&mut self, now: Now, asker: Asker) {
-        let shards = self.process.shards;
-        let Some(reply) = self.begin_gather(now, asker, Parts::Info(Vec::new()), shards) else {
-            return;
-        };
-        for shard in 0..shards {
-            self.to_home(shard as ShardId, ToHome::Count { reply });
-        }
-    }
-
-    fn begin_gather(
+    /// Makes a place for an answer of which so many parts are missing. Where there is none, the
+    /// asker is told so.
+    pub(super) fn begin_gather(
         &mut self,
         now: Now,
         asker: Asker,
         parts: Parts,
         missing: usize,
-    ) -> Option<ReplyTo> {
-        if self.gathers.has_room() {
-            return Some(self.gathers.insert(Gather { asker, parts, missing }));
+    ) -> Option<Place> {
+        if !self.gathers.has_room() {
+            self.tell_asker(now, asker, Err(ErrorCode::TOO_MANY_REQUESTS));
+            return None;
         }
-        let error = Outcome::Failed(ErrorCode::TOO_MANY_REQUESTS);
-        self.finish_gather(now, asker, Parts::Publish(Some(error)));
-        None
+        Some(self.gathers.insert(Gather { asker, parts, missing, queued: false }))
     }
 
+    /// An answer of a home, or of a connection's shard.
     pub(super) fn gathered(
         &mut self,
         now: Now,
@@ -294,105 +271,149 @@ impl Core {
         part: u32,
         answer: HomeAnswer,
     ) {
-        let Some(gather) = self.gathers.get(index, generation) else { return };
-        gather.missing -= 1;
-        self.counters.publications_refused += u64::from(matches!(answer, HomeAnswer::Failed(_)));
-        match (&mut gather.parts, answer) {
-            (Parts::Publish(outcome), answer) => *outcome = Some(outcome_of(&answer)),
-            (Parts::Broadcast(outcomes), answer) => {
-                outcomes[part as usize] = Some(outcome_of(&answer));
+        let place = Place { index, generation };
+        let Some(gather) = self.gathers.get(place) else { return };
+        let refused = matches!(&answer, HomeAnswer::Failed(ErrorCode::TOO_MANY_REQUESTS));
+        self.counters.publications_refused += u64::from(refused);
+        gather.missing -= usize::from(gather.take(part, answer));
+        self.finish_or_queue(now, place);
+    }
+
+    /// Finishes an answer that is complete; one that may begin something waits for its share.
+    pub(super) fn finish_or_queue(&mut self, now: Now, place: Place) {
+        let Some(gather) = self.gathers.get(place) else { return };
+        if gather.may_begin() {
+            if !std::mem::replace(&mut gather.queued, true) {
+                self.gathers.queue.push_back(place);
             }
-            (Parts::Info(counts), HomeAnswer::Counts(of_shard)) => counts.push(*of_shard),
-            (Parts::Info(_), _) => unreachable!("info asks for counts"),
-        }
-        if gather.missing == 0
-            && let Some(Gather { asker, parts, .. }) = self.gathers.remove(index)
+        } else if gather.missing == 0
+            && let Some(Gather { asker, parts, .. }) = self.gathers.remove(place)
         {
-            self.finish_gather(now, asker, parts);
+            let outcome = self.outcome(now, parts);
+            self.tell_asker(now, asker, outcome);
         }
     }
 
-    fn finish_gather(&mut self, now: Now, asker: Asker, parts: Parts) {
-        let lost = Outcome::Failed(ErrorCode::INTERNAL);
-        let published = |outcome: Option<Outcome>| outcome.unwrap_or(lost).result();
-        match (asker, parts) {
-            (Asker::Http { reply, mode }, parts) => {
-                let outcome = match parts {
-                    Parts::Publish(outcome) => published(outcome).map(Reply::Publish),
-                    Parts::Broadcast(outcomes) => {
-                        Ok(Reply::Broadcast(outcomes.into_iter().map(published).collect()))
+    /// A turn's share of what backends want; what is left waits for the next turn.
+    pub(super) fn calls_share(&mut self, now: Now) {
+        self.share = CALLS_PER_TURN;
+        self.publish_some();
+        self.settle(now);
+        while self.share > 0
+            && let Some(place) = self.gathers.queue.pop_front()
+        {
+            self.go_on(now, place);
+            self.settle(now);
+        }
+        self.mark_behind_publications();
+    }
+
+    /// One step of a long call.
+    fn go_on(&mut self, now: Now, place: Place) {
+        let Some(gather) = self.gathers.get(place) else { return };
+        gather.queued = false;
+        match &mut gather.parts {
+            Parts::Orders(orders) => {
+                let room = ORDERS_IN_FLIGHT_MAX.saturating_sub(gather.missing);
+                let count = orders.waiting.len().min(room).min(ORDERS_PER_STEP).min(self.share);
+                let step: Vec<_> = orders.waiting.drain(..count).collect();
+                gather.missing += count;
+                self.share -= count;
+                let (order, reply) = (Arc::clone(&orders.order), place.reply());
+                for (shard, conn) in step {
+                    let order = Arc::clone(&order);
+                    self.to_home(shard, ToHome::Order { conn, order, reply });
+                }
+            }
+            Parts::Batch(batch) => {
+                self.share -= 1;
+                match batch.commands.next() {
+                    Some((command, Ok(call))) => {
+                        gather.missing += 1;
+                        self.call(now, Asker::Batch { batch: place, command }, call);
                     }
-                    Parts::Info(counts) => Ok(Reply::Info(Box::new(self.node_info(now, counts)))),
-                };
-                let HttpReply { conn, place, keep_alive } = reply;
+                    Some((command, Err(error))) => batch.replied(command, Err(error)),
+                    None => {}
+                }
+            }
+            _ => {}
+        }
+        self.finish_or_queue(now, place);
+    }
+
+    fn outcome(&self, now: Now, parts: Parts) -> Result<Reply, ErrorCode> {
+        let lost = Err(ErrorCode::INTERNAL);
+        match parts {
+            Parts::One => lost,
+            Parts::Whole(outcome) => outcome,
+            Parts::Broadcast(outcomes) => {
+                let lost = |outcome: Option<_>| outcome.unwrap_or(Err(ErrorCode::INTERNAL));
+                Ok(Reply::Broadcast(outcomes.into_iter().map(lost).collect()))
+            }
+            Parts::Info(counts) => Ok(Reply::Info(Box::new(self.node_info(now, counts)))),
+            Parts::Channels(channels) => channels.map(Reply::Channels),
+            Parts::Orders(orders) => orders.finish(),
+            Parts::Batch(batch) => {
+                let lost = |reply: Option<_>| reply.unwrap_or(Err(ErrorCode::INTERNAL));
+                Ok(Reply::Batch(batch.replies.into_iter().map(lost).collect()))
+            }
+        }
+    }
+
+    /// Tells who asked.
+    pub(super) fn tell_asker(&mut self, now: Now, asker: Asker, outcome: Result<Reply, ErrorCode>) {
+        match asker {
+            Asker::Http { reply: HttpReply { conn, place, keep_alive }, mode } => {
                 let (status, body) = api::response(mode, &outcome);
                 self.respond(now, conn, place, keep_alive, status, &body);
             }
-            (Asker::Outside(id), Parts::Publish(outcome)) => {
-                let answer = OutsideAnswer::Published(outcome.unwrap_or(lost));
-                self.outside_answers.push((id, answer));
+            Asker::Outside(id) => {
+                self.outside_answers.push((id, super::OutsideAnswer::Called(outcome)));
             }
-            (Asker::Outside(id), Parts::Info(counts)) => {
-                let info = Box::new(self.node_info(now, counts));
-                self.outside_answers.push((id, OutsideAnswer::Info(info)));
+            Asker::Batch { batch, command } => {
+                let Some(gather) = self.gathers.get(batch) else { return };
+                gather.missing -= 1;
+                if let Parts::Batch(batch) = &mut gather.parts {
+                    batch.replied(command, outcome);
+                }
+                self.finish_or_queue(now, batch);
             }
-            (Asker::Outside(_), Parts::Broadcast(_)) => {
-                unreachable!("threads publish to one channel at a time")
-            }
-        }
-    }
-
-    fn node_info(&self, now: Now, mut counts: Vec<Counts>) -> NodeInfo {
-        counts.sort_by_key(|counts| counts.shard);
-        let mut totals = Counters::default();
-        counts.iter().for_each(|counts| totals.add(&counts.counters));
-        let mut items: std::collections::BTreeMap<String, f64> =
-            totals.items().into_iter().map(|(name, value)| (name.into(), value as f64)).collect();
-        for (code, closed) in counts.iter().flat_map(|counts| &counts.closed) {
-            *items.entry(format!("connections_closed_{code}")).or_default() += *closed as f64;
-        }
-        let started_ms = self.process.started.monotonic_ms;
-        let uptime = Duration::from_millis(now.monotonic_ms.saturating_sub(started_ms));
-        let sum = |of: fn(&Counts) -> u64| counts.iter().map(of).sum::<u64>();
-        items.insert("leases".into(), sum(|counts| counts.leases) as f64);
-        items.insert("watch_streams".into(), sum(|counts| counts.watch_streams) as f64);
-        NodeInfo {
-            uid: self.process.uid.clone(),
-            name: self.process.settings.node_name.clone(),
-            version: self.process.settings.policy.version.clone(),
-            num_clients: sum(|counts| counts.clients),
-            num_users: sum(|counts| counts.users)
-                + u64::from(counts.iter().any(|counts| counts.anonymous)),
-            num_subs: sum(|counts| counts.subscriptions),
-            num_channels: sum(|counts| counts.channels),
-            uptime_s: uptime.as_secs(),
-            metrics: NodeMetrics { interval_s: 0.0, items },
-            process: (self.process.settings.process_stats)(uptime),
-            shards: counts
-                .iter()
-                .map(|counts| ShardInfo {
-                    num_clients: counts.clients,
-                    num_subs: counts.subscriptions,
-                    num_channels: counts.channels,
-                })
-                .collect(),
         }
     }
 }
 
-fn outcome_of(answer: &HomeAnswer) -> Outcome {
+fn position_of(answer: HomeAnswer) -> Result<StreamPosition, ErrorCode> {
     match answer {
-        HomeAnswer::Failed(error) => Outcome::Failed(*error),
-        _ => Outcome::Published,
+        HomeAnswer::Published(position) => Ok(position.map(|at| *at).unwrap_or_default()),
+        HomeAnswer::Failed(error) => Err(error),
+        other => unreachable!("{other:?} answers no publication"),
     }
 }
 
-/// Whether the home can publish with them. What it would ignore is refused instead: clients would
-/// miss tags, or see a publication twice. Without histories there is none to skip.
-fn is_plain(options: &PublishOptions) -> bool {
-    options.tags.is_empty() && options.idempotency_key.is_none() && options.version.is_none()
+fn reply_of(answer: HomeAnswer) -> Result<Reply, ErrorCode> {
+    Ok(match answer {
+        HomeAnswer::Presence(present) => Reply::Presence(present),
+        HomeAnswer::PresenceStats { clients, users } => {
+            let (num_clients, num_users) = (clients.into(), users.into());
+            Reply::PresenceStats(PresenceStats { num_clients, num_users })
+        }
+        HomeAnswer::History(history) => Reply::History(*history),
+        HomeAnswer::Done => Reply::HistoryRemove,
+        other => Reply::Publish(position_of(other)?),
+    })
 }
 
-fn own(connection: ConnectionRef) -> ConnRef {
-    ConnRef { slot: connection.slot, generation: connection.generation }
-}
+const TOO_MANY_CONNECTIONS: ErrorCode = ErrorCode {
+    message: "limit exceeded: more than 10000 connections",
+    ..ErrorCode::LIMIT_EXCEEDED
+};
+
+const TOO_MANY_CHANNELS: ErrorCode = ErrorCode {
+    message: "limit exceeded: more than 100000 channels match",
+    ..ErrorCode::LIMIT_EXCEEDED
+};
+
+const TOO_LONG_A_REPLY: ErrorCode = ErrorCode {
+    message: "limit exceeded: the replies of the batch are above 64 MiB; not executed",
+    ..ErrorCode::LIMIT_EXCEEDED
+};

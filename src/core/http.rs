@@ -1,6 +1,9 @@
 //! HTTP of one connection: the API, health, the page, and upgrades to WebSocket.
 
-use super::{Core, Session, endpoints::Asked as Transport, requests::connection_ref, watch::Asked};
+use super::{
+    Core, Session, endpoints::Asked as Transport, gathers::Asker, requests::connection_ref,
+    watch::Asked,
+};
 use crate::{
     api::{
         self, Call, ErrorMode, shapes,
@@ -130,7 +133,8 @@ impl Core {
                 if let Session::Http(http) = &mut connection.session {
                     http.last |= !keep_alive;
                 }
-                self.call(now, HttpReply { conn, place, keep_alive }, mode, call);
+                let reply = HttpReply { conn, place, keep_alive };
+                self.call(now, Asker::Http { reply, mode }, call);
             }
             Route::WatchCall { call, keep_alive } => {
                 let connection = self.slots.at(conn.slot);
@@ -247,9 +251,7 @@ impl super::Settings {
                 Route::Transport(asked)
             }
             None if let Some(asked) = watch => Route::Watch(asked),
-            None if self.api_enabled && (path == "/api" || path.starts_with("/api/")) => {
-                self.api(request)
-            }
+            None if let Some(name) = self.api_method(path) => self.api(request, name),
             None if self.health_enabled && path == "/health" => match request.method {
                 "GET" | "HEAD" => respond(200, JSON, b"{}".to_vec()),
                 _ => respond(405, JSON, shapes::error_response(405, "method not allowed")),
@@ -263,7 +265,13 @@ impl super::Settings {
         }
     }
 
-    fn api(&self, request: &Request<'_>) -> Route {
+    /// What stands behind the API's prefix, if the path has it: a method's name, if there is any.
+    fn api_method<'a>(&self, path: &'a str) -> Option<&'a str> {
+        let rest = path.strip_prefix(&*self.api_prefix).filter(|_| self.api_enabled)?;
+        if rest.is_empty() { Some(rest) } else { rest.strip_prefix('/') }
+    }
+
+    fn api(&self, request: &Request<'_>, name: &str) -> Route {
         let keep_alive = request.keep_alive;
         let respond =
             |status, body| Route::Respond { status, content_type: JSON, body, keep_alive };
@@ -276,7 +284,7 @@ impl super::Settings {
         if !authorized {
             return respond(401, shapes::error_response(401, "unauthorized"));
         }
-        if let Some(name) = watch::method(request.path) {
+        if watch::is_method(name) {
             if self.watch.is_none() {
                 let error = watch::unavailable();
                 return respond(error.status, error.body);
@@ -287,8 +295,8 @@ impl super::Settings {
             };
         }
         let max = self.policy.channels.max_length;
-        let mode = ErrorMode::default().of_request(request.header("x-centrifugo-error-mode"));
-        match api::parse(mode, request.method, request.path, request.body, max) {
+        let mode = self.api_error_mode.of_request(request.header("x-centrifugo-error-mode"));
+        match api::parse(mode, request.method, name, request.body, max) {
             Ok(call) => Route::Call { call, keep_alive, mode },
             Err(error) => respond(error.status, error.body),
         }

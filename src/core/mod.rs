@@ -6,6 +6,7 @@
 //! once, what it asks of others waits in their backlogs until [`Core::flush`].
 
 mod backlog;
+mod calls;
 mod closing;
 mod connection;
 mod drain;
@@ -15,6 +16,7 @@ mod flush;
 mod gathers;
 mod http;
 mod orders;
+mod outside;
 mod overrun;
 mod requests;
 mod sessions;
@@ -28,7 +30,7 @@ mod writer;
 pub use backlog::LinkMessage;
 pub use endpoints::{Endpoint, Endpoints};
 pub use flush::{Flush, How, Shell};
-pub use gathers::{Outcome, OutsideAnswer, OutsideCall};
+pub use outside::{OutsideAnswer, OutsideCall};
 pub use settings::{Process, Route, Settings};
 pub use streams::Emulated;
 pub use watch::{Lookup, WatchSettings};
@@ -112,7 +114,7 @@ pub struct Core {
     telling_handler: bool,
     /// What backends publish, in order, as far as this turn's share was used up.
     later: VecDeque<(ShardId, ToHome)>,
-    /// Channels that this turn may still publish to for backends.
+    /// What this turn may still do for backends.
     share: usize,
     effects: Vec<Effect>,
     joined: Joined,
@@ -153,7 +155,7 @@ impl Core {
             handler_answers: VecDeque::new(),
             telling_handler: false,
             later: VecDeque::new(),
-            share: gathers::CHANNELS_PER_TURN,
+            share: gathers::CALLS_PER_TURN,
             effects: Vec::new(),
             joined: Joined::default(),
             counters: Counters::default(),
@@ -345,6 +347,7 @@ impl Core {
                 self.home_out.push((from, FromHome::Answer { reply, answer }));
             }
             ToHome::Channels { pattern, reply } => self.list_channels(from, pattern, reply),
+            ToHome::Connections { of, reply } => self.list_connections(from, of, reply),
             ToHome::Order { conn, order, reply } => self.obey(now, from, conn, &order, reply),
             message => {
                 let (now_ms, out) = (now.monotonic_ms, &mut self.home_out);

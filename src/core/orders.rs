@@ -5,23 +5,31 @@ use std::sync::Arc;
 use super::{Core, requests::NO_PLACE};
 use crate::{
     close::{self, CloseReason},
+    codec::transport::Transport,
     hub::{
-        ChannelPattern, ConnRef, FromHome, HomeAnswer, NO_SUBSCRIPTIONS, Pending, ReplyTo, ShardId,
+        ChannelPattern, ConnRef, FromHome, Group, HomeAnswer, NO_SUBSCRIPTIONS, Pending, ReplyTo,
+        ShardId,
     },
+    limits::{CONNECTIONS_PER_ANSWER_MAX, bound},
     protocol::{Act, Answer, Described, ErrorCode, Name, Now, Order, centrifuge::Unsubscribed},
 };
 
-/// Places of the home's table that one turn looks at for a list.
-const PLACES_PER_TURN: usize = 1_024;
+/// Places of a table that one turn looks at for a list.
+const PLACES_PER_TURN: usize = bound(1_024, 3);
 
-/// A list of channels that is being made.
+/// A list that is being made, a stretch of a table each turn.
 #[derive(Debug)]
 pub(super) struct Listing {
     to: ShardId,
     reply: ReplyTo,
-    pattern: Arc<ChannelPattern>,
     from: usize,
-    found: Vec<(Name, u32)>,
+    what: Listed,
+}
+
+#[derive(Debug)]
+enum Listed {
+    Channels { pattern: Option<Arc<ChannelPattern>> },
+    Anonymous { found: Vec<(ShardId, ConnRef)> },
 }
 
 impl Core {
@@ -46,6 +54,7 @@ impl Core {
             Act::Unsubscribe { channel } => self.end_subscriptions(now, conn, channel),
             Act::Subscribe { channel, terms, recover } => {
                 let connection = self.slots.at(conn.slot);
+                let is_event_stream = connection.session.transport() == Transport::Events;
                 let Some(session) = connection.session.centrifuge() else { return };
                 let policy = &self.process.settings.policy;
                 let (terms, recover) = ((**terms).clone(), recover.clone());
@@ -55,7 +64,8 @@ impl Core {
                     return;
                 };
                 let first = connection.first_subscription;
-                if self.local.find(first, channel).is_none() {
+                // An event stream is about its own channel alone.
+                if !is_event_stream && self.local.find(first, channel).is_none() {
                     // The grant confirms it.
                     let pending = Pending { command: 0, place: NO_PLACE };
                     self.subscribe(now, conn, pending, channel, options, Some((from, reply)));
@@ -84,9 +94,9 @@ impl Core {
         let Some(connection) = self.slots.get(conn).filter(|c| c.is_open()) else { return false };
         let Some(session) = connection.session.centrifuge() else { return false };
         let client = session.client_id();
-        order.client.as_ref().is_none_or(|only| *only == client)
-            && !order.except.contains(&client)
-            && order.session.as_ref().is_none_or(|only| *only == self.session_id(conn))
+        order.client.as_ref().is_none_or(|only| **only == *client)
+            && !order.except.contains(&*client)
+            && order.session.as_ref().is_none_or(|only| **only == self.session_id(conn))
     }
 
     /// Ends a subscription by the backend's will, all where `channel` is empty; the client is told.
@@ -139,29 +149,78 @@ impl Core {
     pub(super) fn list_channels(
         &mut self,
         to: ShardId,
-        pattern: Arc<ChannelPattern>,
+        pattern: Option<Arc<ChannelPattern>>,
         reply: ReplyTo,
     ) {
-        self.listings.push_back(Listing { to, reply, pattern, from: 0, found: Vec::new() });
+        self.listings.push_back(Listing { to, reply, from: 0, what: Listed::Channels { pattern } });
+    }
+
+    /// Lists connections of this shard, or begins to. Those of a channel are looked through at once, as
+    /// they are for each of its publications.
+    pub(super) fn list_connections(&mut self, to: ShardId, of: Group, reply: ReplyTo) {
+        let connections = match of {
+            Group::Anonymous => {
+                let what = Listed::Anonymous { found: Vec::new() };
+                self.listings.push_back(Listing { to, reply, from: 0, what });
+                return;
+            }
+            Group::User(user) => self.home.connections_of(&user).to_vec(),
+            Group::Channel(channel) => {
+                let members = self.local.known(&channel).map(|known| self.local.all_members(known));
+                let members = members.into_iter().flatten().take(CONNECTIONS_PER_ANSWER_MAX + 1);
+                members
+                    .map(|member| {
+                        let (slot, shard) = (member.slot, self.shard);
+                        (shard, ConnRef { slot, generation: self.slots.at(slot).generation })
+                    })
+                    .collect()
+            }
+        };
+        self.reply(to, reply, HomeAnswer::Connections(connections));
     }
 
     /// Goes on with a list, a bounded number of places.
     pub(super) fn list_some(&mut self, now: Now) {
-        let Some(mut listing) = self.listings.pop_front() else { return };
-        let Listing { from, pattern, found, .. } = &mut listing;
-        let next = self.home.list(*from, PLACES_PER_TURN, |name| pattern.matches(name), found);
-        match next {
-            Some(next) => {
-                listing.from = next;
-                self.listings.push_back(listing);
+        let Some(Listing { to, reply, from, what }) = self.listings.pop_front() else { return };
+        match what {
+            Listed::Channels { pattern } => {
+                let mut found = Vec::new();
+                let matches =
+                    |name: &str| pattern.as_ref().is_none_or(|pattern| pattern.matches(name));
+                let next = self.home.list(from, PLACES_PER_TURN, matches, &mut found);
+                let more = next.is_some();
+                if !found.is_empty() || !more {
+                    self.reply(to, reply, HomeAnswer::Channels { found, more });
+                }
+                if let Some(from) = next {
+                    let what = Listed::Channels { pattern };
+                    self.listings.push_back(Listing { to, reply, from, what });
+                }
             }
-            None => self.reply(listing.to, listing.reply, HomeAnswer::Channels(listing.found)),
+            Listed::Anonymous { mut found } => {
+                let end = self.slots.end() as usize;
+                let next = end.min(from + PLACES_PER_TURN);
+                for slot in from as u32..next as u32 {
+                    let connection = self.slots.at(slot);
+                    let conn = ConnRef { slot, generation: connection.generation };
+                    let nobody = connection.user().is_some_and(|user| user.is_empty());
+                    if connection.connected && nobody {
+                        found.push((self.shard, conn));
+                    }
+                }
+                if next < end {
+                    let what = Listed::Anonymous { found };
+                    self.listings.push_back(Listing { to, reply, from: next, what });
+                } else {
+                    self.reply(to, reply, HomeAnswer::Connections(found));
+                }
+            }
         }
         self.settle(now);
     }
 
     /// Whether a list is being made.
-    pub(super) fn lists_channels(&self) -> bool {
+    pub(super) fn lists(&self) -> bool {
         !self.listings.is_empty()
     }
 }

@@ -59,7 +59,8 @@ impl Core {
                 };
                 self.answer(now, conn, place, command, answer);
             }
-            Request::Unsubscribe { .. } => {
+            Request::Unsubscribe { channel } => {
+                self.subscriptions.forget_lost(conn, &channel);
                 if let Some(sub) = ending {
                     // An attempt that is not granted yet was active for no publication.
                     self.end(now, conn, sub, Answer::Subscribed(None));
@@ -125,7 +126,7 @@ impl Core {
             HomeAnswer::Failed(error) => Answer::Failed(error),
             HomeAnswer::Counts(_)
             | HomeAnswer::Connections(_)
-            | HomeAnswer::Channels(_)
+            | HomeAnswer::Channels { .. }
             | HomeAnswer::Done
             | HomeAnswer::Described(_) => unreachable!("these are gathered"),
         };

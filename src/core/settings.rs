@@ -11,7 +11,7 @@ use std::{
 
 use super::{Endpoints, WatchSettings};
 use crate::{
-    api::ProcessStats,
+    api::{ErrorMode, ProcessStats},
     hub::{HashKey, HomeSettings, RecoveryBounds},
     limits::REFUSALS_IN_FLIGHT_MAX,
     protocol::{Now, centrifuge::Policy, handler::Handler},
@@ -123,6 +123,10 @@ pub struct Settings {
     pub api_insecure: bool,
     /// There is an API.
     pub api_enabled: bool,
+    /// Below which path it is.
+    pub api_prefix: String,
+    /// How it tells errors where a request does not say so.
+    pub api_error_mode: ErrorMode,
     /// Watching of devices, if there is any.
     pub watch: Option<WatchSettings>,
     /// `GET /health` answers.

@@ -13,7 +13,7 @@ use crate::{
     mutations::{self, Mutation},
     protocol::{
         Answer, Begin, ErrorCode, Name, Now, Recovered, SubscribeOptions, Subscribed,
-        centrifuge::Unsubscribed,
+        centrifuge::{Unsubscribed, publication_push},
     },
 };
 
@@ -73,6 +73,11 @@ impl Subscriptions {
     /// Whether somebody is still to be told of a gap.
     pub(super) fn owes(&self) -> bool {
         !self.lost.is_empty()
+    }
+
+    /// The connection leaves the channel by its own will: told of a gap, its client would come back.
+    pub(super) fn forget_lost(&mut self, conn: ConnRef, channel: &str) {
+        self.lost.retain(|(lost, of)| *lost != conn || **of != *channel);
     }
 
     /// The connection is closing: its connect will not be answered.
@@ -290,9 +295,21 @@ impl Core {
             self.tell(now, conn, |session, policy, now| {
                 session.subscribed(now, policy, &subscribed)
             });
+            self.push_recovered(conn, &subscribed);
             if let Some((shard, reply)) = confirm {
                 self.confirm(shard, reply, Ok(()));
             }
+        }
+    }
+
+    /// What a subscription by the server recovered: a subscribe push has no place for it, so it follows
+    /// as any publication would.
+    fn push_recovered(&mut self, conn: ConnRef, subscribed: &Subscribed) {
+        let Some(Begin { recovered: Recovered::All(missed), .. }) = &subscribed.begin else {
+            return;
+        };
+        for publication in missed {
+            self.queue_message(conn, &publication_push(&subscribed.channel, publication));
         }
     }
 

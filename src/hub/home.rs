@@ -132,11 +132,8 @@ impl Home {
                     self.users.leave(&user, from, conn);
                 }
             }
-            ToHome::UserConnections { user, reply } => {
-                let answer = HomeAnswer::Connections(self.users.of(&user).to_vec());
-                out.push((from, FromHome::Answer { reply, answer }));
-            }
             ToHome::Channels { .. }
+            | ToHome::Connections { .. }
             | ToHome::Order { .. }
             | ToHome::Count { .. }
             | ToHome::Lease(_)

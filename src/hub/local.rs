@@ -323,6 +323,11 @@ impl Local {
         (name, left, key)
     }
 
+    /// A channel that somebody here is subscribed to, or tries to.
+    pub fn known(&self, name: &str) -> Option<u32> {
+        self.names.get(name).copied()
+    }
+
     /// The channel of a subscription, found before.
     pub fn name_of(&self, sub: u32) -> Name {
         let channel = self.subs[sub as usize].channel as usize;

@@ -194,6 +194,18 @@ pub enum ReplyTo {
     },
 }
 
+/// Connections that belong together.
+#[derive(Clone, Debug)]
+pub enum Group {
+    /// All of a user, anywhere: its home knows them.
+    User(Name),
+    /// Those of this shard that are connected and have no user.
+    Anonymous,
+    /// Those of this shard that are subscribed to a channel, at most one above
+    /// [`CONNECTIONS_PER_ANSWER_MAX`](crate::limits::CONNECTIONS_PER_ANSWER_MAX).
+    Channel(Name),
+}
+
 /// From a shard to a home.
 #[derive(Debug)]
 pub enum ToHome {
@@ -240,17 +252,17 @@ pub enum ToHome {
         /// The connection.
         conn: ConnRef,
     },
-    /// Which connections has a user? Answer: [`HomeAnswer::Connections`].
-    UserConnections {
-        /// The user.
-        user: Name,
+    /// Which connections belong together? Answer: [`HomeAnswer::Connections`].
+    Connections {
+        /// Of whom.
+        of: Group,
         /// The gather.
         reply: ReplyTo,
     },
-    /// Which channels of this shard match? Answer: [`HomeAnswer::Channels`].
+    /// Which channels of this shard match? Answer: [`HomeAnswer::Channels`], several of them.
     Channels {
-        /// What a name must match.
-        pattern: Arc<ChannelPattern>,
+        /// What a name must match; `None`: nothing.
+        pattern: Option<Arc<ChannelPattern>>,
         /// The gather.
         reply: ReplyTo,
     },
@@ -337,10 +349,16 @@ pub enum HomeAnswer {
     },
     /// What was published.
     History(Box<History>),
-    /// Connections of a user, in an order that does not change by itself.
+    /// Connections, in an order that does not change by itself.
     Connections(Vec<(ShardId, ConnRef)>),
-    /// Channels with subscribers, and how many.
-    Channels(Vec<(Name, u32)>),
+    /// Channels with subscribers, and how many. One that was vacated and occupied again while it was
+    /// looked for may come twice.
+    Channels {
+        /// Some of them.
+        found: Vec<(Name, u32)>,
+        /// Others follow.
+        more: bool,
+    },
     /// It is done.
     Done,
     /// What a connection is, if it is still there.

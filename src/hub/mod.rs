@@ -25,8 +25,8 @@ pub use leases::{
 };
 pub use local::{Active, ListKey, Local, Member, NO_SUBSCRIPTIONS, Pending, Sealed};
 pub use messages::{
-    Broadcast, ConnRef, Format, FromHome, HomeAnswer, Join, Kind, LocalId, Publication, Published,
-    Read, ReplyTo, ShardId, SubRef, ToHome,
+    Broadcast, ConnRef, Format, FromHome, Group, HomeAnswer, Join, Kind, LocalId, Publication,
+    Published, Read, ReplyTo, ShardId, SubRef, ToHome,
 };
 pub use pattern::ChannelPattern;
 pub use streams::{

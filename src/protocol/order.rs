@@ -1,5 +1,7 @@
 //! What a backend wants done with one connection, and how it is described to a backend.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
 use super::{Name, StreamPosition, centrifuge::Terms};
@@ -8,13 +10,20 @@ use super::{Name, StreamPosition, centrifuge::Terms};
 #[derive(Debug)]
 pub struct Order {
     /// Only the connection with this client id; `None`: all.
-    pub client: Option<String>,
+    pub client: Option<Name>,
     /// Only the connection with this session id; `None`: all.
-    pub session: Option<String>,
+    pub session: Option<Name>,
     /// Not the connections with these client ids.
-    pub except: Vec<String>,
+    pub except: BTreeSet<Name>,
     /// What is to be done.
     pub act: Act,
+}
+
+impl Order {
+    /// What all are to do.
+    pub fn to_all(act: Act) -> Self {
+        Self { client: None, session: None, except: BTreeSet::new(), act }
+    }
 }
 
 /// What can be done with a connection.
@@ -25,7 +34,7 @@ pub enum Act {
         /// The close code.
         code: u16,
         /// The reason on the wire, below 124 bytes.
-        reason: String,
+        reason: Name,
     },
     /// End its subscription to a channel, to all where that is empty.
     Unsubscribe {

@@ -1,6 +1,6 @@
-//! The way into a running server for any thread of its process.
+//! The embedding program's way into a running server, from any thread of its process.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
 use crossbeam_channel::bounded;
@@ -8,13 +8,17 @@ use crossbeam_channel::bounded;
 use super::{Error, read_devices};
 use crate::{
     api::{
-        NodeInfo,
+        Call, ConnectionsOf, Disconnect, NodeInfo, Reply, Subscribe, Target,
         watch::{WatchAnswer, WatchCall, WatcherPage},
     },
     close::CloseReason,
-    core::{Outcome, OutsideAnswer, OutsideCall, Process},
+    core::{OutsideAnswer, OutsideCall, Process},
     hub::{WakeOrder, WakeStatus},
-    protocol::{Name, Payload, handler::ConnectionRef},
+    limits::{CLOSE_TEXT_BYTES_MAX, PUBLICATION_KEY_BYTES_MAX},
+    protocol::{
+        Described, History, HistoryFilter, MemberInfo, Name, Payload, PublicationExtra,
+        StreamPosition, centrifuge::Terms, handler::ConnectionRef,
+    },
     shard::{Command, Mailbox, Refused},
 };
 
@@ -27,34 +31,147 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Publishes and waits for the channel's home to give the publication its place. Blocks the
-    /// calling thread for that long: not to be called on a shard.
+    /// Publishes and waits for the channel's home to give the publication its place, which is of zeros
+    /// where the channel keeps no history. Blocks the calling thread for that long, as everything here
+    /// does that has an answer: not to be called on a shard.
     ///
     /// # Errors
-    /// When the home is behind or has ended.
+    /// [`Refused::Failed`] as the HTTP API has it, such as `UNKNOWN_CHANNEL`; `Invalid` for a channel's
+    /// name that is empty or longer than `channel.max_length`, and for JSON that is none or not on one
+    /// line; or the home is behind or has ended.
     pub fn publish(
         &self,
         channel: &str,
         payload: Payload,
         data: impl Into<Bytes>,
-    ) -> Result<Outcome, Refused> {
-        let home = self.process.key.home(channel, self.process.shards);
-        let call =
-            OutsideCall::Publish { channel: Name::from(channel), data: data.into(), payload };
-        match self.ask(usize::from(home), call)? {
-            OutsideAnswer::Published(outcome) => Ok(outcome),
-            _ => unreachable!("a publish is answered by its outcome"),
+    ) -> Result<StreamPosition, Refused> {
+        self.publish_with(channel, payload, data, PublicationExtra::default())
+    }
+
+    /// As [`Handle::publish`], with tags, an idempotency key (1 to 255 bytes), a version, or past the
+    /// history.
+    ///
+    /// # Errors
+    /// As those of [`Handle::publish`].
+    pub fn publish_with(
+        &self,
+        channel: &str,
+        payload: Payload,
+        data: impl Into<Bytes>,
+        extra: PublicationExtra,
+    ) -> Result<StreamPosition, Refused> {
+        let (home, channel, data) = (self.home(channel), self.channel(channel)?, data.into());
+        let key = extra.idempotency_key.as_ref().map_or(1, |key| key.len());
+        let sound = (1..=PUBLICATION_KEY_BYTES_MAX).contains(&key)
+            && extra.version_epoch.len() <= PUBLICATION_KEY_BYTES_MAX
+            && is_sound(payload, &data);
+        if !sound {
+            return Err(Refused::Invalid);
+        }
+        match self.call(home, Call::Publish { channel, data, payload, extra })? {
+            Reply::Publish(position) => Ok(position),
+            other => unreachable!("{other:?} answers no publish"),
         }
     }
 
-    /// Describes the node. Blocks the calling thread until all shards have answered.
+    /// What was published to a channel, as encoded JSON; without a limit at most
+    /// `client.history_max_publication_limit`.
+    ///
+    /// # Errors
+    /// `Failed(NOT_AVAILABLE)` where the channel keeps no history, and as those of [`Handle::publish`].
+    pub fn history(&self, channel: &str, filter: HistoryFilter) -> Result<History, Refused> {
+        let (home, channel) = (self.home(channel), self.channel(channel)?);
+        match self.call(home, Call::History { channel, filter })? {
+            Reply::History(history) => Ok(history),
+            other => unreachable!("{other:?} is no history"),
+        }
+    }
+
+    /// Who is in a channel.
+    ///
+    /// # Errors
+    /// `Failed(NOT_AVAILABLE)` where the channel has no presence, and as those of [`Handle::publish`].
+    pub fn presence(&self, channel: &str) -> Result<Vec<Arc<MemberInfo>>, Refused> {
+        let (home, channel) = (self.home(channel), self.channel(channel)?);
+        match self.call(home, Call::Presence { channel })? {
+            Reply::Presence(present) => Ok(present),
+            other => unreachable!("{other:?} is no presence"),
+        }
+    }
+
+    /// The connections of a user; of the empty one, those without a user. At most 10,000.
+    ///
+    /// # Errors
+    /// `Failed(LIMIT_EXCEEDED)` where there are more; a shard is behind or has ended.
+    pub fn connections(&self, user: &str) -> Result<Vec<Described>, Refused> {
+        let call = Call::Connections(ConnectionsOf::User(Name::from(user)));
+        match self.call(self.home(user), call)? {
+            Reply::Connections(connections) => Ok(connections),
+            other => unreachable!("{other:?} are no connections"),
+        }
+    }
+
+    /// Subscribes every connection of a user to a channel, those that are not; returns when what is
+    /// published from then on reaches them.
+    ///
+    /// # Errors
+    /// `Failed` with the first error of a connection; and as those of [`Handle::publish`].
+    pub fn subscribe(&self, user: &str, channel: &str, terms: Terms) -> Result<(), Refused> {
+        let (target, channel) = (Target::user(user), self.channel(channel)?);
+        let subscribe = Subscribe { target, channel, terms, recover: None };
+        self.call(self.home(user), Call::Subscribe(Box::new(subscribe))).map(drop)
+    }
+
+    /// Ends the subscriptions of a user's connections to a channel; `None` is to all channels.
+    ///
+    /// # Errors
+    /// As those of [`Handle::publish`].
+    pub fn unsubscribe(&self, user: &str, channel: Option<&str>) -> Result<(), Refused> {
+        let channel = channel.map(|channel| self.channel(channel)).transpose()?;
+        let call = Call::Unsubscribe { target: Target::user(user), channel };
+        self.call(self.home(user), call).map(drop)
+    }
+
+    /// Closes every connection of a user with this reason, whose code is from 3000 to 4999.
+    ///
+    /// # Errors
+    /// `Invalid` for another code; a shard is behind or has ended.
+    pub fn disconnect(&self, user: &str, reason: CloseReason) -> Result<(), Refused> {
+        let CloseReason { code, reason } = reason;
+        if !(3000..=4999).contains(&code) || reason.len() > CLOSE_TEXT_BYTES_MAX {
+            return Err(Refused::Invalid);
+        }
+        let disconnect = Some(Disconnect { code, reason: reason.into() });
+        let (target, whitelist) = (Target::user(user), BTreeSet::new());
+        let call = Call::Disconnect { target, whitelist, disconnect };
+        self.call(self.home(user), call).map(drop)
+    }
+
+    /// Describes the node.
     ///
     /// # Errors
     /// When a shard is behind or has ended.
     pub fn info(&self) -> Result<NodeInfo, Refused> {
-        match self.ask(0, OutsideCall::Info)? {
-            OutsideAnswer::Info(info) => Ok(*info),
-            _ => unreachable!("info is answered by info"),
+        match self.call(0, Call::Info)? {
+            Reply::Info(info) => Ok(*info),
+            other => unreachable!("{other:?} is no info"),
+        }
+    }
+
+    fn home(&self, name: &str) -> usize {
+        self.process.key.home(name, self.process.shards).into()
+    }
+
+    fn channel(&self, channel: &str) -> Result<Name, Refused> {
+        let max = self.process.settings.policy.channels.max_length;
+        let fits = (1..=max).contains(&channel.len());
+        fits.then(|| Name::from(channel)).ok_or(Refused::Invalid)
+    }
+
+    fn call(&self, shard: usize, call: Call) -> Result<Reply, Refused> {
+        match self.ask(shard, OutsideCall::Call(call))? {
+            OutsideAnswer::Called(outcome) => outcome.map_err(Refused::Failed),
+            OutsideAnswer::Watch(answer) => unreachable!("{answer:?} answers no call"),
         }
     }
 
@@ -65,8 +182,8 @@ impl Handle {
     /// When watching is not enabled; the device's id or the session's does not have 1 to 255 bytes, the url
     /// or the token 1 to 8 KiB; a shard is behind or has ended.
     pub fn wake(&self, device: &str, order: WakeOrder) -> Result<WakeStatus, Refused> {
-        let home = self.process.key.home(device, self.process.shards);
-        match self.ask_watch(home.into(), WatchCall::Wake { device: device.into(), order })? {
+        let home = self.home(device);
+        match self.ask_watch(home, WatchCall::Wake { device: device.into(), order })? {
             WatchAnswer::Woken(status) => Ok(status),
             _ => unreachable!("a wake is answered by its status"),
         }
@@ -93,8 +210,8 @@ impl Handle {
     /// When watching is not enabled; the device's id does not have 1 to 255 bytes; a shard is behind or
     /// has ended.
     pub fn release(&self, device: &str) -> Result<bool, Refused> {
-        let home = self.process.key.home(device, self.process.shards);
-        match self.ask_watch(home.into(), WatchCall::Release { device: device.into() })? {
+        let home = self.home(device);
+        match self.ask_watch(home, WatchCall::Release { device: device.into() })? {
             WatchAnswer::Released(released) => Ok(released),
             _ => unreachable!("a release is answered by whether there was a lease"),
         }
@@ -157,5 +274,16 @@ impl Handle {
         let (reply, answer) = bounded(1);
         self.mailboxes[shard].send(Command::Call { call, reply: Some(reply) })?;
         answer.recv().map_err(|_| Refused::Ended)
+    }
+}
+
+/// Whether JSON is one value on one line, as the lines of the protocol need it.
+fn is_sound(payload: Payload, data: &[u8]) -> bool {
+    match payload {
+        Payload::Json => {
+            !data.contains(&b'\n') && serde_json::from_slice::<serde::de::IgnoredAny>(data).is_ok()
+        }
+        Payload::Text => std::str::from_utf8(data).is_ok(),
+        Payload::Binary => true,
     }
 }

@@ -7,6 +7,7 @@ use crossbeam_channel::{Sender, TrySendError};
 use super::sleep::Sleeper;
 use crate::{
     core::{OutsideAnswer, OutsideCall},
+    protocol::ErrorCode,
     sys::doorbell::Doorbell,
 };
 
@@ -41,6 +42,8 @@ pub enum Refused {
     Disabled,
     /// What it says is out of bounds; its documentation names them.
     Invalid,
+    /// The hub's answer, as a backend gets it over HTTP.
+    Failed(ErrorCode),
 }
 
 /// The way into one shard from any thread.

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, num::NonZeroUsize};
 
 use tiderace::{
-    core::{Core, LinkMessage, Outcome, OutsideAnswer},
+    core::{Core, LinkMessage, OutsideAnswer},
     hub::{ConnRef, ShardId, ToHome},
     metrics::Counts,
 };
@@ -310,12 +310,12 @@ impl Observer for Crowd {
     }
 
     fn answered(&mut self, id: u64, answer: OutsideAnswer) {
-        let OutsideAnswer::Published(outcome) = answer else { panic!("{answer:?}") };
+        let OutsideAnswer::Called(outcome) = answer else { panic!("{answer:?}") };
         let channel = self.outside.remove(&id).expect("one answer to a call");
         self.oracle.tick();
         match outcome {
-            Outcome::Published => self.oracle.acknowledged(channel, id),
-            Outcome::Failed(_) => self.oracle.refused(channel, id),
+            Ok(_) => self.oracle.acknowledged(channel, id),
+            Err(_) => self.oracle.refused(channel, id),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use tiderace::{
+    api::Call,
     core::OutsideCall,
     limits::{COMMANDS_IN_FLIGHT_MAX, LINK_BACKLOG_BYTES_MAX},
     protocol::{Name, Payload},
@@ -143,6 +144,45 @@ fn a_peer_gets_error_111_beyond_the_commands_in_flight() {
     assert_eq!((heard.len(), refused), (count, 5));
 }
 
+/// Row 16 of the features: each in its order, whatever homes they are for, and neither waits for the
+/// end of the other.
+#[test]
+fn batches_keep_their_order_and_go_on_side_by_side() {
+    for home in 0..2 {
+        let mut scene = Scene::new(Shape::roomy(2));
+        let channel = scene.channel_of(home);
+        let reader = scene.subscriber(1, &channel);
+        let backends = [0, 100].map(|first| {
+            let commands: Vec<_> = (first..first + 50)
+                .map(|n| format!(r#"{{"publish":{{"channel":"{channel}","data":{n}}}}}"#))
+                .collect();
+            let body = format!(r#"{{"commands":[{}]}}"#, commands.join(","));
+            let backend = scene.open(0);
+            scene.say(backend, post("/api/batch", &body, ""));
+            backend
+        });
+        scene.rest();
+        let replies = vec![r#"{"publish":{}}"#; 50].join(",");
+        for backend in backends {
+            assert_eq!(scene.hear(backend), [format!(r#"200 {{"replies":[{replies}]}}"#)]);
+        }
+        let heard = scene.hear(reader);
+        let numbers = heard.iter().map(|line| {
+            let number = line.split("\"data\":").nth(1).and_then(|rest| rest.strip_suffix("}}}"));
+            number.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("{line}"))
+        });
+        let (first, second): (Vec<(usize, u32)>, Vec<_>) =
+            numbers.enumerate().partition(|(_, number)| *number < 100);
+        let in_order = |all: &[(usize, u32)], from: u32| {
+            assert!(all.iter().map(|(_, number)| *number).eq(from..from + 50), "{all:?}");
+        };
+        in_order(&first, 0);
+        in_order(&second, 100);
+        let (first_ends, second_begins) = (first[49].0, second[0].0);
+        assert!(second_begins < first_ends, "one waited for the other");
+    }
+}
+
 #[test]
 fn a_publication_is_encoded_once_for_all_receivers_of_all_cores() {
     let mut scene = Scene::new(Shape::roomy(2));
@@ -167,15 +207,16 @@ const LETTERS: usize = LINK_BACKLOG_BYTES_MAX / 8;
 fn publish_until_refused(scene: &mut Scene, shard: usize, channel: &str) -> u64 {
     for count in 0.. {
         let (id, data) = scene.world.crowd.oracle.publish(0, &[number(channel)], LETTERS);
-        let call = OutsideCall::Publish {
+        let call = Call::Publish {
             channel: Name::from(channel),
             data: Bytes::from(data),
             payload: Payload::Json,
+            extra: Default::default(),
         };
         let now = scene.world.node.now;
         let refused = scene.world.node.cores[shard].counts().counters.publications_refused;
         scene.world.crowd.outside.insert(id, number(channel));
-        scene.world.node.cores[shard].outside(now, id, call);
+        scene.world.node.cores[shard].outside(now, id, OutsideCall::Call(call));
         scene.world.turn(shard, true);
         if scene.world.node.cores[shard].counts().counters.publications_refused > refused {
             return count;
@@ -271,8 +312,9 @@ fn a_drain_publishes_what_waits_for_its_turn() {
             let (id, data) = scene.world.crowd.oracle.publish(0, &[number(&channel)], 1);
             scene.world.crowd.outside.insert(id, number(&channel));
             let (channel, data) = (Name::from(channel.as_str()), Bytes::from(data));
-            let call = OutsideCall::Publish { channel, data, payload: Payload::Json };
-            scene.world.node.cores[publisher].outside(now, id, call);
+            let (payload, extra) = (Payload::Json, Default::default());
+            let call = Call::Publish { channel, data, payload, extra };
+            scene.world.node.cores[publisher].outside(now, id, OutsideCall::Call(call));
         }
         scene.world.node.cores.iter_mut().for_each(|core| core.drain_begin());
         scene.world.node.cores.iter_mut().for_each(|core| core.drain_mark());

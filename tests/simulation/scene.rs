@@ -70,6 +70,12 @@ impl Scene {
         client
     }
 
+    /// Where a client's connection is.
+    pub fn place_of(&self, client: usize) -> (usize, ConnRef) {
+        let Connection { shard, conn, .. } = self.connections[client];
+        (shard, conn)
+    }
+
     /// Writes bytes of a client.
     pub fn say(&mut self, client: usize, bytes: Vec<u8>) {
         let Connection { shard, conn, .. } = self.connections[client];

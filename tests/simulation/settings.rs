@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use tiderace::{
-    api::ProcessStats,
+    api::{ErrorMode, ProcessStats},
     auth::{
         sign,
         tokens::{Tokens, sign_connection},
@@ -155,6 +155,8 @@ pub fn process(
         api_key: None,
         api_insecure: true,
         api_enabled: true,
+        api_prefix: "/api".to_owned(),
+        api_error_mode: ErrorMode::Body,
         watch: None,
         health_enabled: true,
         page: None,

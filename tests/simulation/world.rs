@@ -4,6 +4,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use bytes::Bytes;
 use tiderace::{
+    api::Call,
     close::CloseReason,
     core::{LinkMessage, OutsideCall},
     hub::{ConnRef, ReplyTo, ShardId, ToHome},
@@ -241,12 +242,15 @@ impl World {
         let Self { node, crowd, .. } = self;
         let channel = node.random.below(crowd.channels.len());
         let publisher = usize::MAX - shard;
-        let (id, data) = crowd.oracle.publish(publisher, &[channel], node.random.below(60));
+        // Long ones fill links.
+        let most = if node.random.chance(20) { 2_000 } else { 60 };
+        let padding = node.random.below(most);
+        let (id, data) = crowd.oracle.publish(publisher, &[channel], padding);
         crowd.outside.insert(id, channel);
         let payload = *node.random.pick(&[Payload::Json, Payload::Text, Payload::Binary]);
         let (channel, data) = (Name::from(crowd.channels[channel].as_str()), Bytes::from(data));
-        let call = OutsideCall::Publish { channel, data, payload };
-        node.cores[shard].outside(node.now, id, call);
+        let call = Call::Publish { channel, data, payload, extra: Default::default() };
+        node.cores[shard].outside(node.now, id, OutsideCall::Call(call));
     }
 
     /// A thread that is no shard addresses a connection that it heard of, which may be long gone:
@@ -277,7 +281,7 @@ impl World {
         let channel = node.random.below(crowd.channels.len());
         let name = Name::from(crowd.channels[channel].as_str());
         let (will, act) = match node.random.below(8) {
-            0..=1 => (Will::Disconnect, Act::Disconnect { code: 3503, reason: "asked".to_owned() }),
+            0..=1 => (Will::Disconnect, Act::Disconnect { code: 3503, reason: "asked".into() }),
             2..=4 => (Will::Unsubscribe(channel), Act::Unsubscribe { channel: name }),
             5..=6 => {
                 let (terms, recover) = (Box::default(), None);
@@ -288,7 +292,7 @@ impl World {
                 (Will::Refresh, act)
             }
         };
-        let order = Order { client: None, session: None, except: Vec::new(), act };
+        let order = Order { client: None, session: None, except: Default::default(), act };
         let order = Arc::new(order);
         let known = node.cores[node.home(user)].home().connections_of(user);
         self.orders.extend(known.iter().map(|(shard, conn)| (*shard, *conn, Arc::clone(&order))));

@@ -52,6 +52,15 @@ impl Client {
         client
     }
 
+    /// A connected session with a token, and its client id.
+    pub fn connect_as(address: SocketAddr, token: &str) -> (Self, String) {
+        let mut client = Self::open(address);
+        let reply = client.command(&json!({"connect": {"token": token, "name": "test"}}));
+        let id = reply["connect"]["client"].as_str().unwrap_or_else(|| panic!("{reply}"));
+        let id = id.to_owned();
+        (client, id)
+    }
+
     pub fn subscribed(address: SocketAddr, channel: &str) -> Self {
         let mut client = Self::connect(address);
         client.subscribe(channel);
@@ -106,13 +115,18 @@ impl Client {
         matches!(self.socket.read().expect("an answer"), Message::Text(_))
     }
 
-    /// The next publication: its channel and its fields.
-    pub fn publication(&mut self) -> (String, Value) {
-        let mut push = self.pushes.pop_front().unwrap_or_else(|| {
+    /// The next push, whatever it is.
+    pub fn push(&mut self) -> Value {
+        self.pushes.pop_front().unwrap_or_else(|| {
             let mut line = self.line();
             assert!(line["push"].is_object(), "expected a push: {line}");
             line["push"].take()
-        });
+        })
+    }
+
+    /// The next publication: its channel and its fields.
+    pub fn publication(&mut self) -> (String, Value) {
+        let mut push = self.push();
         let channel = push["channel"].as_str().expect("a channel").to_owned();
         assert!(push["pub"].is_object(), "{push}");
         (channel, push["pub"].take())

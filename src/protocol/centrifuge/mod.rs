@@ -29,6 +29,7 @@ use crate::close::{BAD_REQUEST, CONNECTION_EXPIRED, CloseReason, NO_PONG, STALE}
 pub(crate) use self::command::{one_line, present};
 pub use self::reply::{
     PublicationFields, disconnect, disconnect_push, encode_membership, encode_publication,
+    publication_push,
 };
 pub use self::terms::Terms;
 pub use self::unidirectional::{disconnect_of, is_connect_request};

@@ -103,6 +103,17 @@ pub(super) fn subscribe_push(subscribed: &Subscribed) -> Vec<u8> {
     })
 }
 
+/// The push of a publication that is encoded already, as histories have it.
+pub fn publication_push(channel: &str, publication: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(48 + channel.len() + publication.len());
+    let mut reply = Object::begin(&mut out);
+    reply.object("push", |push| {
+        push.text("channel", channel).raw("pub", Some(publication));
+    });
+    reply.end();
+    out
+}
+
 /// The unsubscribe push.
 pub(super) fn unsubscribe_push(channel: &str, reason: Unsubscribed) -> Vec<u8> {
     push(channel, "unsubscribe", |object| {

@@ -96,7 +96,7 @@ impl Session {
         recover: Option<StreamPosition>,
         terms: Terms,
     ) -> Option<SubscribeOptions> {
-        let options = policy.channels.named(channel).ok()?;
+        let options = policy.channels.options(channel)?;
         let mut wanted = self.on_terms(policy, options, &SubscribeRequest::default(), terms);
         wanted.server_side = true;
         if recover.is_some() && options.has_history() {
