@@ -9,6 +9,9 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use regex::Regex;
 
+/// The name of a channel or user, shared by all that mention it.
+pub type Name = Arc<str>;
+
 /// How a subscriber that was away gets back in step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RecoveryMode {

@@ -1,8 +1,11 @@
 //! The server: starts, pins, drains and joins the shards.
 
 mod handle;
+mod proxies;
+mod tokens;
 
 pub use handle::Handle;
+pub(crate) use tokens::token_options;
 
 use std::{
     fmt,
@@ -17,9 +20,13 @@ use std::{
 use crossbeam_channel::{Receiver, Sender, bounded};
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 
+use self::{
+    proxies::{Proxies, Ways},
+    tokens::Verifiers,
+};
 use crate::{
     api::{ErrorMode, ProcessStats},
-    auth::{DeviceTable, Devices, SignedDevices, TokenOptions, Tokens, Verdict},
+    auth::{DeviceTable, Devices, SignedDevices, Verdict},
     backend::{self, Backend, Bounds, Trust, Workers},
     config::{self, Config},
     core::{Endpoint, Endpoints, OutsideCall, Process, Route, Settings, WatchSettings},
@@ -27,7 +34,7 @@ use crate::{
     limits::{CLOSE_TIMEOUT_MS, LINK_ENTRIES, SHARDS_MAX},
     protocol::{Now, centrifuge::Policy, handler::Handler},
     proxy::{BackendAnswer, ProxyId},
-    shard::{self, Command, Mailbox, links, sleep::Sleeper},
+    shard::{self, Command, Mailbox, Threads, links, sleep::Sleeper},
     sys::{cpu, doorbell::Doorbell, requirements, ring::Sizes, sockets},
 };
 
@@ -153,7 +160,21 @@ impl Builder {
             .map(|proxy| Backend::new(&[proxy], &Trust::System, Bounds::default()))
             .transpose()
             .map_err(Error::Backend)?;
-        let process = Arc::new(self.process(shards)?);
+        let mut threads = Threads {
+            devices: backend.as_ref().map(|(backend, _)| (backend.clone(), DEVICES)),
+            ..Threads::default()
+        };
+        let proxies = Proxies::new(&self.config)?;
+        let key_sets = tokens::key_sets(&self.config.client);
+        let process = Arc::new(self.process(shards, &proxies)?);
+        let Ways { backend: proxied, notifiers } = proxies.start()?;
+        threads.notifiers = notifiers;
+        threads.backend = proxied.as_ref().map(|(backend, _)| backend.clone());
+        tokens::fetch(key_sets, &process, &mut threads)?;
+        let crews = Crews {
+            devices: backend.map(|(_, workers)| workers),
+            backend: proxied.map(|(_, workers)| workers),
+        };
         let mailboxes = Arc::from([]);
         let mut server = Server {
             address,
@@ -162,11 +183,12 @@ impl Builder {
             shutdown_timeout,
             watchdog: None,
         };
-        server.start_shards(process, listeners, &cpus, sizes, epoch, backend)?;
+        server.start_shards(process, listeners, &cpus, sizes, epoch, threads)?;
+        crews.start(&server.handle)?;
         Ok(server)
     }
 
-    fn process(self, shards: usize) -> Result<Process, Error> {
+    fn process(self, shards: usize, proxies: &Proxies) -> Result<Process, Error> {
         let random = random_bytes();
         let half = |at: usize| u64::from_le_bytes(random[at..at + 8].try_into().expect("8 bytes"));
         let uid = uuid::Builder::from_random_bytes(random[16..].try_into().expect("16 bytes"))
@@ -174,25 +196,55 @@ impl Builder {
             .to_string();
         let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let watch = watch_settings(&self.config)?;
-        let tokens = tokens(&self.config)?;
+        let verifiers = tokens::verifiers(&self.config.client)?;
+        let mut settings =
+            settings(self.config, verifiers, proxies, watch, self.page, self.routes, uid.clone());
+        settings.connections_max = settings.connections_max.min(descriptors(shards));
         Ok(Process {
             key: HashKey(half(0), half(8)),
             shards,
             connections: AtomicUsize::new(0),
             refusals: AtomicUsize::new(0),
             started: Now { monotonic_ms: 0, unix_s: unix.as_secs() },
-            settings: settings(
-                self.config,
-                tokens,
-                watch,
-                self.page,
-                self.routes,
-                uid.clone(),
-                shards,
-            ),
+            settings,
             epoch_prefix: uid[..8].into(),
             uid,
         })
+    }
+}
+
+/// Threads that ask backends and have not been started.
+struct Crews {
+    devices: Option<Workers>,
+    backend: Option<Workers>,
+}
+
+impl Crews {
+    /// Starts them; what they are told goes to the shards of this server.
+    fn start(self, handle: &Handle) -> Result<(), Error> {
+        let deliver = |call: fn(u64, BackendAnswer) -> OutsideCall| {
+            let mailboxes = Arc::clone(&handle.mailboxes);
+            move |shard: u16, id: u64, answer: BackendAnswer| {
+                let call = call(id, answer);
+                mailboxes[usize::from(shard)].send_waiting(Command::Call { call, reply: None });
+            }
+        };
+        let refuse = |error| Error::Shard(format!("no thread for the backend: {error}"));
+        if let Some(workers) = self.devices {
+            let verified = |id, answer| {
+                let verdict = match answer {
+                    BackendAnswer::Device(verdict) => verdict,
+                    _ => Verdict::Unavailable,
+                };
+                OutsideCall::Verified { id, verdict }
+            };
+            workers.start(deliver(verified)).map_err(refuse)?;
+        }
+        if let Some(workers) = self.backend {
+            let answered = |id, answer| OutsideCall::Answered { id, answer };
+            workers.start(deliver(answered)).map_err(refuse)?;
+        }
+        Ok(())
     }
 }
 
@@ -229,29 +281,6 @@ fn watch_settings(config: &Config) -> Result<Option<WatchSettings>, Error> {
     }))
 }
 
-/// What verifies the tokens of connections, if there is a key.
-fn tokens(config: &Config) -> Result<Option<Tokens>, Error> {
-    let token = &config.client.token;
-    if token.hmac_secret_key.is_none() {
-        return Ok(None);
-    }
-    let refuse = |error| Error::Tokens(format!("client.token.{error}"));
-    Tokens::with(token_options(token)).map(Some).map_err(refuse)
-}
-
-/// `client.token` in the words of [`crate::auth`].
-pub(crate) fn token_options(token: &config::Token) -> TokenOptions {
-    let secret = |key: &Option<config::Secret>| {
-        key.as_ref().map_or_else(String::new, |key| key.expose().to_owned())
-    };
-    TokenOptions {
-        hmac_secret_key: secret(&token.hmac_secret_key),
-        audience: token.audience.clone(),
-        issuer: token.issuer.clone(),
-        ..TokenOptions::default()
-    }
-}
-
 /// Milliseconds over which a drain of `timeout_ms` sends devices away: three quarters, or what leaves
 /// those that leave last, and never answer a FIN, the time to be gone. That is half, at least.
 fn drain_spread_ms(timeout_ms: u64) -> u64 {
@@ -259,29 +288,30 @@ fn drain_spread_ms(timeout_ms: u64) -> u64 {
     timeout_ms - rest_ms
 }
 
+/// Descriptors that are left for connections.
+fn descriptors(shards: usize) -> usize {
+    let open_files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let open_files = open_files.map_or(usize::MAX, |limit| limit as usize);
+    open_files.saturating_sub(requirements::reserved_descriptors(shards))
+}
+
 /// The configuration in the units of the core.
 fn settings(
     config: Config,
-    tokens: Option<Tokens>,
+    verifiers: Verifiers,
+    proxies: &Proxies,
     watch: Option<WatchSettings>,
     page: Option<&str>,
     routes: Vec<Route>,
     uid: String,
-    shards: usize,
 ) -> Settings {
     let endpoints = endpoints(&config);
     let client = config.client;
     let ms = |duration: Duration| duration.as_millis() as u64;
     let api_key = config.http_api.key.as_ref().map(|key| key.expose().to_owned());
     let page = page.map(|html| html.replace("{{API_KEY}}", &script_text(api_key.as_deref())));
-    let reserved = requirements::reserved_descriptors(shards);
-    let open_files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    let open_files = open_files.map_or(usize::MAX, |limit| limit as usize);
-    let descriptors = open_files.saturating_sub(reserved);
     Settings {
-        connections_max: client
-            .connection_limit
-            .map_or(descriptors, |limit| usize::from(limit).min(descriptors)),
+        connections_max: client.connection_limit.map_or(usize::MAX, usize::from),
         queue_bytes_max: client.queue_max_size,
         history_bytes_max: config.engine.history_bytes_max,
         recovery_publications_max: client.recovery_max_publication_limit,
@@ -295,11 +325,15 @@ fn settings(
             .as_ref()
             .map_or(0, |watch| watch.heartbeat_interval_ms + 30_000)
             .max(IDLE_TIMEOUT_MS),
+        notices: proxies.notifies(),
         policy: Policy {
             insecure: client.insecure,
             anonymous: client.allow_anonymous_connect_without_token,
-            tokens,
-            subscription_tokens: None,
+            disallow_anonymous_tokens: client.disallow_anonymous_connection_tokens,
+            user_id_header: client.user_id_http_header,
+            proxies: proxies.routes.clone(),
+            tokens: verifiers.connections,
+            subscription_tokens: verifiers.subscriptions,
             ping_interval_ms: ms(client.ping_interval),
             pong_timeout_ms: ms(client.pong_timeout),
             stale_close_ms: ms(client.stale_close_delay),
@@ -323,7 +357,7 @@ fn settings(
             config::ErrorMode::Transport => ErrorMode::Transport,
         },
         watch,
-        health_enabled: config.health.enabled,
+        health_path: Some(config.health.handler_prefix).filter(|_| config.health.enabled),
         page,
         endpoints,
         routes,
@@ -461,7 +495,7 @@ impl Server {
         cpus: &[usize],
         sizes: Sizes,
         epoch: Instant,
-        backend: Option<(Backend, Workers)>,
+        threads: Threads,
     ) -> Result<(), Error> {
         let shards = process.shards;
         let rings: Arc<Vec<OnceLock<_>>> = Arc::new((0..shards).map(|_| OnceLock::new()).collect());
@@ -470,7 +504,6 @@ impl Server {
         let mut mailboxes = Vec::with_capacity(shards);
         let mut turns = Vec::with_capacity(shards);
         let ports = links::mesh(shards, LINK_ENTRIES);
-        let (backend, workers) = backend.unzip();
         for (shard, (listener, ports)) in listeners.into_iter().zip(ports).enumerate() {
             let (sender, commands) = bounded(MAILBOX_COMMANDS);
             let doorbell = Doorbell::new().map_err(|error| Error::Shard(error.to_string()))?;
@@ -493,7 +526,7 @@ impl Server {
                 go,
                 commands,
                 doorbell,
-                devices: backend.clone().map(|backend| (backend, DEVICES)),
+                threads: threads.clone(),
                 turns: counter,
                 epoch,
                 ready,
@@ -517,19 +550,6 @@ impl Server {
         }
         for (_, open) in gates {
             open.send(()).expect("a shard that is ready waits for this");
-        }
-        if let Some(workers) = workers {
-            let mailboxes = mailboxes.clone();
-            workers
-                .start(move |shard, id, answer| {
-                    let verdict = match answer {
-                        BackendAnswer::Device(verdict) => verdict,
-                        _ => Verdict::Unavailable,
-                    };
-                    let call = OutsideCall::Verified { id, verdict };
-                    mailboxes[usize::from(shard)].send_waiting(Command::Call { call, reply: None });
-                })
-                .map_err(|error| Error::Shard(format!("no thread for the backend: {error}")))?;
         }
         self.handle.mailboxes = mailboxes.into();
         self.watchdog = Some(watch(turns));

@@ -60,7 +60,7 @@ enum Away {
     Disconnect(u32),
 }
 
-const WAYS: [Away; 1] = [Away::Cut];
+const WAYS: [Away; 2] = [Away::Cut, Away::Disconnect(4_001)];
 
 /// The client is connected as ann and subscribed; publications are its events `kind`.
 fn goes_away_and_misses_nothing(

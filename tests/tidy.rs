@@ -18,9 +18,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // Pure: bytes, tokens, sessions, truth, and the core that joins them.
     ("codec", &["close", "limits"]),
     ("frame", &["codec"]),
-    ("auth", &["channels", "limits"]),
-    ("protocol", &["auth", "channels", "codec", "close", "limits"]),
-    ("proxy", &["auth", "close", "limits", "protocol"]),
+    ("auth", &["channels", "codec", "limits"]),
+    ("proxy", &["auth", "channels", "codec", "limits"]),
+    ("protocol", &["auth", "channels", "codec", "close", "limits", "proxy"]),
     ("hub", &["channels", "protocol", "codec", "frame", "limits", "metrics", "mutations"]),
     ("api", &["protocol", "hub", "codec", "auth", "close", "limits", "metrics"]),
     (
@@ -37,12 +37,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "limits",
             "metrics",
             "mutations",
+            "proxy",
         ],
     ),
     // Impure: one core, the process, the program.
     ("backend", &["auth", "hub", "limits", "protocol", "proxy"]),
     ("jwks", &["auth", "limits"]),
-    ("shard", &["backend", "core", "hub", "protocol", "proxy", "frame", "sys", "limits"]),
+    ("shard", &["backend", "core", "hub", "jwks", "protocol", "proxy", "frame", "sys", "limits"]),
     (
         "server",
         &[

@@ -114,6 +114,29 @@ fn keys_and_wishes_come_from_the_configuration() {
 }
 
 #[test]
+fn subscriptions_have_keys_of_their_own() {
+    let config = file(
+        "subscription-keys.json",
+        r#"{"client":{"token":{"hmac_secret_key":"one"},
+            "subscription_token":{"enabled":true,"hmac_secret_key":"other"}}}"#,
+    );
+    let with_config = |arguments: &[&str]| {
+        let mut command = token(arguments);
+        command.arg("--config").arg(&config);
+        command
+    };
+    let subscription = ["subscription", "--user", "ann", "--channel", "news"];
+    let (status, subscription, stderr) = run(with_config(&subscription));
+    assert!(status.success(), "{stderr}");
+    let (_, connection, _) = run(with_config(&["connection", "--user", "ann"]));
+    for (made, secret) in [(subscription.trim_end(), "other"), (connection.trim_end(), "one")] {
+        let (status, said, _) = run(with_config(&["check", made]));
+        assert!(status.success(), "{said}");
+        checked(token(&["check", made, "--secret", secret]), true);
+    }
+}
+
+#[test]
 fn a_token_is_read_from_standard_input() {
     let made = made(token(&["connection", "--user", "ann"]));
     let mut child = token(&["check", "-"])

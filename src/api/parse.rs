@@ -16,7 +16,7 @@ use super::{
     shapes::{ApiError, ErrorMode, refused_as, transport_error},
 };
 use crate::{
-    auth::claims::SubscribeOverrides,
+    auth::SubscribeOverrides,
     close,
     hub::ChannelPattern,
     limits::{CLOSE_TEXT_BYTES_MAX, PUBLICATION_KEY_BYTES_MAX},
@@ -271,6 +271,7 @@ impl SubscribeRequest<'_> {
                 data,
                 overrides: self.overrides.unwrap_or_default(),
                 expire_at_unix_s: expiry(self.expire_at),
+                cache_recover: false,
             },
             recover: self.recover_since.map(StreamPosition::from),
         })))
@@ -527,6 +528,7 @@ mod tests {
                 info: Some(Bytes::from_static(b"{\"a\":1}")),
                 data: Some(Bytes::from_static(b"[1]")),
                 expire_at_unix_s: 7,
+                cache_recover: false,
                 overrides: SubscribeOverrides {
                     presence: Some(true),
                     join_leave: Some(false),

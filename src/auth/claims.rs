@@ -2,9 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use data_encoding::BASE64;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+
+use super::terms::{SubscribeOverrides, Terms};
+use crate::codec::json::one_line;
 
 /// What a valid connection token grants (centrifugal.dev `docs/server/authentication.md`).
 #[derive(Debug)]
@@ -13,13 +17,14 @@ pub struct ConnectionClaims {
     pub user: String,
     /// When the connection must have been refreshed, in seconds since the Unix epoch; 0 is never.
     pub expire_at_unix_s: u64,
-    /// What others see of the connection (`info` or `b64info`), as JSON.
-    pub info: Option<Box<RawValue>>,
-    /// What only the backend sees of the connection (`meta`), as JSON.
-    pub meta: Option<Box<RawValue>>,
+    /// What others see of the connection (`info` or `b64info`), as JSON on
+    /// one line.
+    pub info: Option<Bytes>,
+    /// What only the backend sees of the connection (`meta`), as JSON on one line.
+    pub meta: Option<Bytes>,
     /// Channels to which the server subscribes the connection, each once: those of `subs` in the
     /// order of their names where that is not empty, else those of `channels` as they stand there.
-    pub subs: Vec<(String, SubscribeOptions)>,
+    pub subs: Vec<(String, Terms)>,
     /// The token itself.
     pub token: TokenFacts,
 }
@@ -33,10 +38,8 @@ pub struct SubscriptionClaims {
     pub channel: String,
     /// The id of the connection that alone may use it; empty: any of the user's.
     pub client: String,
-    /// When the subscription must have been refreshed, in seconds since the Unix epoch; 0 is never.
-    pub expire_at_unix_s: u64,
     /// What holds for this subscription.
-    pub options: SubscribeOptions,
+    pub terms: Terms,
     /// The token itself.
     pub token: TokenFacts,
 }
@@ -50,37 +53,9 @@ pub struct TokenFacts {
     pub issued_at_unix_s: Option<u64>,
 }
 
-/// What holds for one subscription beyond the options of its channel: a value of `subs`, or the
-/// same fields of a subscription token.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(try_from = "SubscribeFields")]
-pub struct SubscribeOptions {
-    /// What others see of the subscription (`info` or `b64info`), as JSON.
-    pub info: Option<Box<RawValue>>,
-    /// What the client gets with the subscription (`data` or `b64data`), as JSON.
-    pub data: Option<Box<RawValue>>,
-    /// Options of the channel that this subscription has otherwise.
-    pub overrides: SubscribeOverrides,
-}
-
-/// Options of the channel that one subscription has otherwise; `None`: as the channel has it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(from = "OverrideFields")]
-pub struct SubscribeOverrides {
-    /// The subscriber is in the channel's presence.
-    pub presence: Option<bool>,
-    /// Its coming and going is published.
-    pub join_leave: Option<bool>,
-    /// It is told of the coming and going of others.
-    pub force_push_join_leave: Option<bool>,
-    /// It recovers.
-    pub force_recovery: Option<bool>,
-    /// It is told of gaps.
-    pub force_positioning: Option<bool>,
-}
-
+/// Terms on the wire: a value of `subs`, or the same fields of a subscription token.
 #[derive(Deserialize)]
-struct SubscribeFields {
+struct TermsFields {
     info: Option<Box<RawValue>>,
     b64info: Option<String>,
     data: Option<Box<RawValue>>,
@@ -89,44 +64,15 @@ struct SubscribeFields {
     overrides: Option<SubscribeOverrides>,
 }
 
-impl TryFrom<SubscribeFields> for SubscribeOptions {
-    type Error = String;
-
-    fn try_from(fields: SubscribeFields) -> Result<Self, String> {
-        Ok(Self {
-            info: json_of("b64info", fields.info, fields.b64info)?,
-            data: json_of("b64data", fields.data, fields.b64data)?,
-            overrides: fields.overrides.unwrap_or_default(),
+impl TermsFields {
+    fn until(self, expire_at_unix_s: u64) -> Result<Terms, String> {
+        Ok(Terms {
+            info: json_of("b64info", self.info, self.b64info)?,
+            data: json_of("b64data", self.data, self.b64data)?,
+            overrides: self.overrides.unwrap_or_default(),
+            expire_at_unix_s,
+            ..Terms::default()
         })
-    }
-}
-
-/// A switch as Centrifugo writes it: `{"value":true}`. Without its value it is off.
-#[derive(Deserialize)]
-struct Switch {
-    #[serde(default)]
-    value: bool,
-}
-
-#[derive(Deserialize)]
-struct OverrideFields {
-    presence: Option<Switch>,
-    join_leave: Option<Switch>,
-    force_push_join_leave: Option<Switch>,
-    force_recovery: Option<Switch>,
-    force_positioning: Option<Switch>,
-}
-
-impl From<OverrideFields> for SubscribeOverrides {
-    fn from(fields: OverrideFields) -> Self {
-        let on = |switch: Option<Switch>| switch.map(|switch| switch.value);
-        Self {
-            presence: on(fields.presence),
-            join_leave: on(fields.join_leave),
-            force_push_join_leave: on(fields.force_push_join_leave),
-            force_recovery: on(fields.force_recovery),
-            force_positioning: on(fields.force_positioning),
-        }
     }
 }
 
@@ -147,7 +93,7 @@ pub(super) struct Claims {
     // Of connection tokens.
     meta: Option<Box<RawValue>>,
     channels: Option<Vec<String>>,
-    subs: Option<BTreeMap<String, Option<SubscribeOptions>>>,
+    subs: Option<BTreeMap<String, Option<TermsFields>>>,
     // Of subscription tokens.
     channel: Option<String>,
     client: Option<String>,
@@ -194,17 +140,21 @@ impl Claims {
     pub(super) fn connection(self, user: Option<String>) -> Result<ConnectionClaims, String> {
         let (expire_at_unix_s, token) = (self.expire_at_unix_s(), self.facts());
         let subs = match self.subs {
-            Some(subs) if !subs.is_empty() => subs
-                .into_iter()
-                .map(|(name, options)| (name, options.unwrap_or_default()))
-                .collect(),
+            Some(subs) if !subs.is_empty() => {
+                let terms = |fields: Option<TermsFields>| match fields {
+                    Some(fields) => fields.until(0),
+                    None => Ok(Terms::default()),
+                };
+                let subs = subs.into_iter().map(|(name, fields)| Ok((name, terms(fields)?)));
+                subs.collect::<Result<_, String>>()?
+            }
             _ => once_each(self.channels.unwrap_or_default()),
         };
         Ok(ConnectionClaims {
             user: user.or(self.sub).unwrap_or_default(),
             expire_at_unix_s,
             info: json_of("b64info", self.info, self.b64info)?,
-            meta: self.meta,
+            meta: self.meta.as_deref().map(one_line),
             subs,
             token,
         })
@@ -213,19 +163,19 @@ impl Claims {
     /// The claims of a subscription token, likewise.
     pub(super) fn subscription(self, user: Option<String>) -> Result<SubscriptionClaims, String> {
         let (expire_at_unix_s, token) = (self.expire_at_unix_s(), self.facts());
-        let options = SubscribeOptions::try_from(SubscribeFields {
+        let fields = TermsFields {
             info: self.info,
             b64info: self.b64info,
             data: self.data,
             b64data: self.b64data,
             overrides: self.overrides,
-        })?;
+        };
+        let terms = fields.until(expire_at_unix_s)?;
         Ok(SubscriptionClaims {
             user: user.or(self.sub).unwrap_or_default(),
             channel: self.channel.unwrap_or_default(),
             client: self.client.unwrap_or_default(),
-            expire_at_unix_s,
-            options,
+            terms,
             token,
         })
     }
@@ -243,11 +193,11 @@ impl Claims {
     }
 }
 
-fn once_each(channels: Vec<String>) -> Vec<(String, SubscribeOptions)> {
+fn once_each(channels: Vec<String>) -> Vec<(String, Terms)> {
     let mut known = std::collections::BTreeSet::new();
     let mut new = |channel: &String| known.insert(channel.clone());
     let channels = channels.into_iter().filter(|channel| new(channel));
-    channels.map(|channel| (channel, SubscribeOptions::default())).collect()
+    channels.map(|channel| (channel, Terms::default())).collect()
 }
 
 /// The value of a claim that may also be given in base64; that wins. Clients speak JSON, so that is
@@ -256,9 +206,12 @@ fn json_of(
     name: &str,
     plain: Option<Box<RawValue>>,
     base64: Option<String>,
-) -> Result<Option<Box<RawValue>>, String> {
-    let Some(base64) = base64.filter(|base64| !base64.is_empty()) else { return Ok(plain) };
+) -> Result<Option<Bytes>, String> {
+    let Some(base64) = base64.filter(|base64| !base64.is_empty()) else {
+        return Ok(plain.as_deref().map(one_line));
+    };
     let bytes = BASE64.decode(base64.as_bytes()).map_err(|_| format!("{name} is not base64"))?;
-    let json = serde_json::from_slice(&bytes).map_err(|_| format!("{name} holds no JSON"))?;
-    Ok(Some(json))
+    let json: &RawValue =
+        serde_json::from_slice(&bytes).map_err(|_| format!("{name} holds no JSON"))?;
+    Ok(Some(one_line(json)))
 }

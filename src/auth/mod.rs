@@ -7,16 +7,16 @@ mod keys;
 pub mod origin;
 pub mod permissions;
 mod signed;
+mod terms;
 pub mod tokens;
 
 use subtle::ConstantTimeEq;
 
-pub use claims::{
-    ConnectionClaims, SubscribeOptions, SubscribeOverrides, SubscriptionClaims, TokenFacts,
-};
+pub use claims::{ConnectionClaims, SubscriptionClaims, TokenFacts};
 pub use devices::{Device, DeviceTable, Devices, SignedDevices, Verdict};
 pub use key_set::KeySet;
 pub use signed::{Unverified, inspect, sign};
+pub use terms::{SubscribeOverrides, Terms};
 pub use tokens::{TokenError, TokenOptions, Tokens};
 
 /// Whether `given` is the `expected` secret, in a time that tells nothing but its length.

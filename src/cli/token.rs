@@ -150,19 +150,34 @@ pub(super) fn run(arguments: Arguments) -> ExitCode {
 type Outcome = Result<(String, ExitCode), Box<dyn Error>>;
 
 impl Keys {
-    fn options(&self) -> Result<TokenOptions, Box<dyn Error>> {
+    /// What verifies connection tokens, or subscription tokens; and where its key set is.
+    fn options(&self, kind: Kind) -> Result<(TokenOptions, Option<String>), Box<dyn Error>> {
         let loaded =
             config::load(Config::default(), self.config.as_deref(), std::env::vars_os(), &[])?;
-        let mut options = token_options(&loaded.config.client.token);
+        let client = &loaded.config.client;
+        let token = match kind {
+            Kind::Connection => &client.token,
+            Kind::Subscription => client.subscription_token(),
+        };
+        let mut options = token_options(token);
         if let Some(secret) = &self.secret {
             options.hmac_secret_key = secret.0.expose().to_owned();
+            options.key_set = false;
         }
-        Ok(options)
+        let url = token.jwks_public_endpoint.clone().filter(|_| self.secret.is_none());
+        Ok((options, url))
     }
 }
 
+/// What a token is for.
+#[derive(Clone, Copy)]
+enum Kind {
+    Connection,
+    Subscription,
+}
+
 fn connection(arguments: &Connection, now_unix_s: u64) -> Outcome {
-    let options = arguments.holder.keys.options()?;
+    let (options, _) = arguments.holder.keys.options(Kind::Connection)?;
     let mut claims = NewClaims::of(&arguments.holder, &options, now_unix_s);
     claims.add("meta", arguments.meta.as_ref());
     claims.add("channels", Some(&arguments.channels).filter(|channels| !channels.is_empty()));
@@ -173,7 +188,7 @@ fn subscription(arguments: &Subscription, now_unix_s: u64) -> Outcome {
     if arguments.channel.is_empty() {
         return Err("a subscription token needs a channel".into());
     }
-    let options = arguments.holder.keys.options()?;
+    let (options, _) = arguments.holder.keys.options(Kind::Subscription)?;
     let mut claims = NewClaims::of(&arguments.holder, &options, now_unix_s);
     claims.add("channel", Some(&arguments.channel));
     claims.add("client", arguments.client.as_ref());
@@ -216,21 +231,31 @@ impl NewClaims {
 }
 
 fn check(arguments: Check, now_unix_s: u64) -> Outcome {
-    let mut options = arguments.keys.options()?;
-    options.key_set |= arguments.jwks.is_some();
-    let tokens = Tokens::with(options)?;
-    if let Some(url) = arguments.jwks {
-        let keys = jwks::fetch(&jwks::Endpoint::new(url.as_str()))
-            .map_err(|error| format!("could not fetch the key set {url}: {error}"))?;
-        tokens.set_keys(Arc::new(keys), now_unix_s);
-    }
     let mut token = arguments.token;
     if token == "-" {
         token.clear();
         std::io::stdin().lock().take(TOKEN_BYTES_MAX).read_to_string(&mut token)?;
     }
-    let (text, valid) = describe(token.trim(), &tokens, now_unix_s);
+    let token = token.trim();
+    let kind = if channel_of(token).is_empty() { Kind::Connection } else { Kind::Subscription };
+    let (mut options, url) = arguments.keys.options(kind)?;
+    let url = arguments.jwks.or(url);
+    options.key_set = url.is_some();
+    let tokens = Tokens::with(options)?;
+    if let Some(url) = url {
+        let keys = jwks::fetch(&jwks::Endpoint::new(url.as_str()))
+            .map_err(|error| format!("could not fetch the key set {url}: {error}"))?;
+        tokens.set_keys(Arc::new(keys), now_unix_s);
+    }
+    let (text, valid) = describe(token, &tokens, now_unix_s);
     Ok((text, if valid { ExitCode::SUCCESS } else { ExitCode::FAILURE }))
+}
+
+/// The channel that makes a token a subscription token; empty: it is none.
+fn channel_of(token: &str) -> String {
+    let claims = inspect(token).map(|unverified| unverified.claims).unwrap_or_default();
+    let claims: Value = serde_json::from_slice(&claims).unwrap_or_default();
+    claims["channel"].as_str().unwrap_or_default().to_owned()
 }
 
 /// What there is to say of a token, and whether it is valid.
@@ -255,7 +280,7 @@ fn describe(token: &str, tokens: &Tokens, now_unix_s: u64) -> (String, bool) {
     } else {
         tokens.verify_subscription(token, now_unix_s).map(|claims| {
             let who = format!("for {} in channel {:?}", named(&claims.user), claims.channel);
-            (who, claims.expire_at_unix_s)
+            (who, claims.terms.expire_at_unix_s)
         })
     };
     let valid = verified.is_ok();

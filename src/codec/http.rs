@@ -84,6 +84,15 @@ impl<'a> Request<'a> {
         })
     }
 
+    /// All header fields in their order: names as they came, values without surrounding blanks.
+    pub fn headers(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> {
+        self.fields.split(|&byte| byte == b'\n').filter_map(|line| {
+            let colon = line.iter().position(|&byte| byte == b':')?;
+            let name = str::from_utf8(&line[..colon]).ok()?;
+            Some((name, line[colon + 1..].trim_ascii()))
+        })
+    }
+
     /// Whether a header of comma-separated tokens names `token`, any case, in any of its lines.
     pub fn header_has_token(&self, name: &str, token: &str) -> bool {
         self.headers_named(name).any(|value| head::has_token(value, token))

@@ -6,6 +6,7 @@
 pub mod chunked;
 pub mod handshake;
 pub mod http;
+pub mod json;
 pub mod sse;
 pub mod transport;
 pub mod websocket;

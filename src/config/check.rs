@@ -57,6 +57,7 @@ pub(super) fn check(config: &Config) -> Result<Vec<String>, Fault> {
     rpc(&config.rpc, &names)?;
     personal_channel(config)?;
     paths(config)?;
+    unused(config, &mut warnings);
     warnings.extend(watch::check(&config.watch)?);
     Ok(warnings)
 }
@@ -82,6 +83,26 @@ fn client(client: &Client, warnings: &mut Vec<String>) -> Result<(), Fault> {
         );
     }
     Ok(())
+}
+
+/// Names options that are set and that nothing follows from.
+fn unused(config: &Config, warnings: &mut Vec<String>) {
+    let (client, uni_websocket) = (&config.client, &config.uni_websocket);
+    let personal = &client.subscribe_to_user_personal_channel;
+    let delay = Client::default().channel_position_check_delay;
+    for (is_set, name) in [
+        (client.channel_position_check_delay != delay, "client.channel_position_check_delay"),
+        (
+            personal.enabled && personal.single_connection,
+            "client.subscribe_to_user_personal_channel.single_connection",
+        ),
+        (uni_websocket.join_push_messages, "uni_websocket.join_push_messages"),
+        (uni_websocket.disable_disconnect_push, "uni_websocket.disable_disconnect_push"),
+    ] {
+        if is_set {
+            warnings.push(format!("{name} has no effect"));
+        }
+    }
 }
 
 /// The named proxies; each can be used.
@@ -320,6 +341,17 @@ mod tests {
     fn named_proxy(name: &str) -> NamedProxy {
         let endpoint = Some("http://b.example".into());
         NamedProxy { name: name.into(), proxy: Proxy { endpoint, ..Proxy::default() } }
+    }
+
+    #[test]
+    fn what_has_no_effect_is_named() {
+        let mut config = Config::default();
+        config.client.channel_position_check_delay = Duration::from_secs(1);
+        config.uni_websocket.join_push_messages = true;
+        config.uni_websocket.disable_disconnect_push = true;
+        let warnings = check(&config).unwrap();
+        assert_eq!(warnings.len(), 3, "{warnings:?}");
+        assert!(warnings.iter().all(|warning| warning.ends_with(" has no effect")));
     }
 
     #[test]

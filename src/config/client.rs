@@ -39,7 +39,7 @@ section! {
         expired_close_delay: Duration = Duration::from_secs(25), pause;
         /// How long after its expiry a subscription may still be refreshed.
         expired_sub_close_delay: Duration = Duration::from_secs(25), pause;
-        /// Pause between two checks that a positioned subscription has missed nothing.
+        /// Without effect: a positioned subscription is checked with every publication.
         channel_position_check_delay: Duration = Duration::from_secs(40), duration;
         /// Subscriptions of one connection.
         channel_limit: usize = 128, |v| number(v, 1..=65_536);
@@ -134,7 +134,8 @@ section! {
         enabled: bool = false, switch;
         /// The namespace of these channels; empty is none.
         personal_channel_namespace: String = String::new(), plain;
-        /// A new connection of a user closes the others. Needs presence in these channels.
+        /// Without effect yet: a new connection of a user closes the others. Needs presence in these
+        /// channels.
         single_connection: bool = false, switch;
     }
 }

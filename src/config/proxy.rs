@@ -15,8 +15,11 @@ section! {
         endpoint: Option<String> = None, endpoint;
         /// Time for the answer.
         timeout: Duration = Duration::from_secs(1), duration;
-        /// Headers of the client's request that the backend gets to see.
+        /// Headers of the client's HTTP request that the backend gets to see.
         http_headers: Vec<String> = Vec::new(), header_names;
+        /// Headers of the client's connect command that the backend gets to see. A client says in
+        /// them what it likes.
+        emulated_headers: Vec<String> = Vec::new(), header_names;
         /// Requests carry the `meta` of the connection.
         include_connection_meta: bool = false, switch;
     }

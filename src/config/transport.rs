@@ -24,9 +24,9 @@ section! {
         handler_prefix: String = "/connection/uni_websocket".into(), path;
         /// Bytes of the one message of a client, its connect request.
         message_size_limit: usize = 65_536, |v| number(v, 128..=1 << 30);
-        /// Pushes that are ready together share a message, one per line.
+        /// Without effect yet: pushes that are ready together share a message, one per line.
         join_push_messages: bool = false, switch;
-        /// The close frame alone tells why a connection ends.
+        /// Without effect yet: the close frame alone tells why a connection ends.
         disable_disconnect_push: bool = false, switch;
     }
 }

@@ -38,6 +38,7 @@ impl Core {
         let reason = if slow { close::SLOW } else { reason };
         let told = connection.terms(reason);
         self.subscriptions.forget_connect(conn.slot);
+        self.asks.forget(conn.slot);
         self.leave_all(conn);
         let connection = self.slots.at(conn.slot);
         let text = text.filter(|_| !slow).unwrap_or(told.reason);

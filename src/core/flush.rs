@@ -1,12 +1,12 @@
 //! The end of a turn: what was decided goes out, links first, sends in chunks.
 
-use super::{Core, LinkMessage, Lookup, OutsideAnswer, Phase};
+use super::{Core, LinkMessage, Lookup, Notice, OutsideAnswer, Phase, Question};
 use crate::{
     auth::Verdict,
     frame::Segment,
     hub::{ConnRef, ShardId},
     limits::bound,
-    protocol::Now,
+    protocol::{KeyUse, Now},
 };
 
 /// Sends of one flush; after them the shell looks at ring and links before it goes on.
@@ -49,6 +49,12 @@ pub trait Shell {
     /// Has the backend asked about a device token. Ends in [`Core::outside`]; false when too many
     /// wait already.
     fn look_up(&mut self, lookup: Lookup) -> bool;
+    /// Has the backend asked. Ends in [`Core::outside`]; false when too many wait already.
+    fn ask(&mut self, question: Question) -> bool;
+    /// Tells the backend about a channel; at any time, but in order.
+    fn notify(&mut self, notice: Notice);
+    /// Has keys fetched, because a token names one that is not known.
+    fn fetch_keys(&mut self, of: KeyUse);
     /// Answers a thread that is no shard.
     fn answer(&mut self, id: u64, answer: OutsideAnswer);
 }
@@ -71,6 +77,8 @@ impl Core {
         self.calls_share(now);
         let mut link_full = self.flush_links(shell);
         self.ask_backend(now, shell);
+        self.flush_asks(now, shell);
+        self.flush_notices(shell);
         self.tell_lost(now);
         self.list_some(now);
         self.seal_all();

@@ -18,7 +18,11 @@ use crate::{
     },
     hub::{Caller, ConnRef, HttpReply},
     limits::HTTP_HEAD_BYTES_MAX,
-    protocol::{Now, centrifuge, handler::Context},
+    protocol::{
+        Now,
+        centrifuge::{self, Arrival},
+        handler::Context,
+    },
 };
 use rand_chacha::rand_core::Rng;
 
@@ -31,8 +35,8 @@ enum Route {
     Call { call: Call, keep_alive: bool, mode: ErrorMode },
     WatchCall { call: WatchCall, keep_alive: bool },
     Watch(Asked),
-    Transport(Transport),
-    Centrifuge { response: Vec<u8>, unidirectional: bool },
+    Transport(Transport, Option<Box<Arrival>>),
+    Centrifuge { response: Vec<u8>, unidirectional: bool, arrival: Option<Box<Arrival>> },
     Handler { response: Vec<u8>, route: usize },
     Reject(http::Rejection),
 }
@@ -146,16 +150,21 @@ impl Core {
                 self.watch_call(now, Caller::Http(reply), call);
             }
             Route::Watch(asked) => self.watch_asked(now, conn, asked),
-            Route::Transport(Transport::Open(open)) => self.open_stream(now, conn, open),
-            Route::Transport(Transport::Emulate(emulate)) => self.emulate(now, conn, emulate),
-            Route::Transport(Transport::Answer(answer)) => self.answer_request(now, conn, answer),
-            Route::Centrifuge { response, unidirectional } => {
+            Route::Transport(Transport::Open(open), arrival) => {
+                self.open_stream(now, conn, open, arrival);
+            }
+            Route::Transport(Transport::Emulate(emulate), _) => self.emulate(now, conn, emulate),
+            Route::Transport(Transport::Answer(answer), _) => {
+                self.answer_request(now, conn, answer);
+            }
+            Route::Centrifuge { response, unidirectional, arrival } => {
                 self.queue(conn, |out| out.extend_from_slice(&response));
                 let mut client = [0; 16];
                 self.random.fill_bytes(&mut client);
                 let spread = self.random.next_u32();
                 let policy = &self.process.settings.policy;
-                let mut session = centrifuge::Session::new(now, client, spread, policy);
+                let mut session =
+                    centrifuge::Session::new(now, client, spread, policy).arrived(arrival);
                 if unidirectional {
                     session = session.unidirectional();
                 }
@@ -245,14 +254,14 @@ impl super::Settings {
         match handler {
             Some(route) => self.upgrade(request, |response| Route::Handler { response, route }),
             None if let Some(unidirectional) = self.endpoints.websocket_at(path) => {
-                self.upgrade(request, |response| Route::Centrifuge { response, unidirectional })
+                self.upgrade(request, |response| self.centrifuge(request, response, unidirectional))
             }
             None if let Some(asked) = self.endpoints.asked(request, &self.allowed_origins) => {
-                Route::Transport(asked)
+                Route::Transport(asked, self.policy.arrival(request))
             }
             None if let Some(asked) = watch => Route::Watch(asked),
             None if let Some(name) = self.api_method(path) => self.api(request, name),
-            None if self.health_enabled && path == "/health" => match request.method {
+            None if self.health_path.as_deref() == Some(path) => match request.method {
                 "GET" | "HEAD" => respond(200, JSON, b"{}".to_vec()),
                 _ => respond(405, JSON, shapes::error_response(405, "method not allowed")),
             },
@@ -300,6 +309,11 @@ impl super::Settings {
             Ok(call) => Route::Call { call, keep_alive, mode },
             Err(error) => respond(error.status, error.body),
         }
+    }
+
+    fn centrifuge(&self, request: &Request<'_>, response: Vec<u8>, unidirectional: bool) -> Route {
+        let arrival = self.policy.arrival(request);
+        Route::Centrifuge { response, unidirectional, arrival }
     }
 
     fn upgrade(&self, request: &Request<'_>, route: impl FnOnce(Vec<u8>) -> Route) -> Route {

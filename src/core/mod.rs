@@ -5,6 +5,7 @@
 //! settled before the next one: what it asks of homes on this shard is applied and answered at
 //! once, what it asks of others waits in their backlogs until [`Core::flush`].
 
+mod asks;
 mod backlog;
 mod calls;
 mod closing;
@@ -27,6 +28,7 @@ mod watch;
 mod wheel;
 mod writer;
 
+pub use asks::{Notice, Question};
 pub use backlog::LinkMessage;
 pub use endpoints::{Endpoint, Endpoints};
 pub use flush::{Flush, How, Shell};
@@ -43,6 +45,7 @@ use std::{
 use rand_chacha::{ChaCha12Rng, rand_core::SeedableRng};
 
 use self::{
+    asks::Asks,
     backlog::Backlog,
     connection::{Connection, Http, Phase, Session, Slots},
     drain::Drain,
@@ -92,6 +95,7 @@ pub struct Core {
     wheel: Wheel,
     gathers: Gathers,
     watch: WatchState,
+    asks: Asks,
     drain: Drain,
     backlogs: Vec<Backlog>,
     congestion: Congestion,
@@ -140,6 +144,7 @@ impl Core {
             wheel: Wheel::new(now.monotonic_ms),
             gathers: Gathers::default(),
             watch: WatchState::default(),
+            asks: Asks::default(),
             drain: Drain::default(),
             backlogs: (0..process.shards).map(|_| Backlog::default()).collect(),
             congestion: Congestion::NONE,
@@ -444,6 +449,7 @@ impl Core {
             && self.leases.is_empty()
             && self.watch.is_empty()
             && self.gathers.is_empty()
+            && self.asks.is_empty()
             && self.later.is_empty()
             && self.listings.is_empty()
             && self.backlogs.iter().all(Backlog::is_empty)

@@ -14,6 +14,7 @@ use crate::{
     close::CloseReason,
     hub::{Caller, ConnRef},
     protocol::{Effect, ErrorCode, Now, handler::ConnectionRef},
+    proxy::BackendAnswer,
 };
 
 /// What a thread that is no shard asks for.
@@ -41,6 +42,13 @@ pub enum OutsideCall {
         id: u64,
         /// What.
         verdict: Verdict,
+    },
+    /// What the backend said to a [`Question`](super::Question); no answer.
+    Answered {
+        /// As in the question.
+        id: u64,
+        /// What.
+        answer: BackendAnswer,
     },
     /// Close a connection of this shard; no answer.
     Close {
@@ -72,6 +80,7 @@ impl Core {
             }
             OutsideCall::Devices(devices) => self.watch.devices = Some(devices),
             OutsideCall::Verified { id, verdict } => self.verified(now, id, verdict),
+            OutsideCall::Answered { id, answer } => self.backend_answered(now, id, answer),
             OutsideCall::Close { connection, reason } => self.close(now, own(connection), reason),
         }
     }

@@ -16,6 +16,9 @@ pub(super) const NO_PLACE: u32 = u32::MAX;
 impl Core {
     /// Executes one request. Its answer has its place in the queue before this returns.
     pub(super) fn request(&mut self, now: Now, conn: ConnRef, command: u32, request: Request) {
+        if let Request::Unsubscribe { channel } = &request {
+            self.withdraw(now, conn, channel);
+        }
         let Some(connection) = self.slots.get(conn) else { return };
         let ending = match &request {
             Request::Unsubscribe { channel } => {
@@ -32,7 +35,7 @@ impl Core {
             Session::Centrifuge { .. } | Session::Stream { .. } => connection.writer.reserve(),
             _ => NO_PLACE,
         };
-        let in_flight = connection.writer.unfilled() as usize;
+        let in_flight = connection.writer.unfilled() as usize + self.asks.of(conn.slot);
         let refusal = match &request {
             _ if in_flight > COMMANDS_IN_FLIGHT_MAX => Some(ErrorCode::TOO_MANY_REQUESTS),
             Request::Publish { channel, .. } => self.publish_refusal(channel),
@@ -67,7 +70,7 @@ impl Core {
                 }
                 self.answer(now, conn, place, command, Answer::Unsubscribed);
             }
-            Request::Publish { channel, data, payload, info, subscribers_only } => {
+            Request::Publish { channel, data, payload, info, subscribers_only, extra } => {
                 let first = self.slots.at(conn.slot).first_subscription;
                 // A pending subscription counts: its join stands before this on the same link.
                 if subscribers_only && self.local.find(first, &channel).is_none() {
@@ -76,7 +79,6 @@ impl Core {
                     return;
                 }
                 let home = self.home_of(&channel);
-                let extra = None;
                 let publication = Box::new(Publication { channel, data, payload, info, extra });
                 self.to_home(home, ToHome::Publish { publication, reply });
             }
@@ -151,7 +153,7 @@ impl Core {
                 let policy = &self.process.settings.policy;
                 let text = match answer {
                     Answer::Connected(active) => {
-                        self.connected(now, conn, place, command, &active);
+                        self.connected(now, conn, place, command, active);
                         return;
                     }
                     Answer::Failed(error) if session.is_unidirectional() => {
@@ -180,13 +182,14 @@ impl Core {
         conn: ConnRef,
         place: u32,
         command: u32,
-        active: &[Subscribed],
+        active: Vec<Subscribed>,
     ) {
         let id = self.session_id(conn);
         let connection = self.slots.at(conn.slot);
         let transport = connection.session.transport();
         let Some(session) = connection.session.centrifuge() else { return };
         let policy = &self.process.settings.policy;
+        let begin = active.first().and_then(|subscribed| subscribed.begin.clone());
         let text = session.connected(now, policy, command, &id, active);
         self.wheel.set(conn.slot, session.deadline_ms());
         connection.connected = true;
@@ -194,8 +197,7 @@ impl Core {
         self.anonymous_clients += u64::from(!connection.registered);
         let answer = match connection.session.take_head() {
             Some(mut head) => {
-                let begin = active.first().and_then(|subscribed| subscribed.begin.as_ref());
-                head.extend_from_slice(&events_at_begin(begin));
+                head.extend_from_slice(&events_at_begin(begin.as_ref()));
                 head
             }
             None => {

@@ -113,6 +113,12 @@ impl Core {
                     self.queue(conn, |out| write_frame(out, Opcode::Binary, &bytes));
                 }
                 Effect::Request { command, request } => self.request(now, conn, command, request),
+                Effect::Ask { command, ask } => self.ask(now, conn, command, *ask),
+                Effect::KeysWanted(of) => self.asks.want_keys(of),
+                Effect::Disconnect { code, reason } => {
+                    let told = CloseReason { code, reason: "" };
+                    self.close_saying(now, conn, told, Some(&reason));
+                }
                 Effect::Expire { channel } => self.subscription_expired(now, conn, &channel),
                 Effect::Close(reason) => self.close(now, conn, reason),
             }

@@ -50,7 +50,7 @@ impl Process {
                 bytes_max: settings.queue_bytes_max / 2,
             },
             epoch_prefix: Arc::clone(&self.epoch_prefix),
-            notices: false,
+            notices: settings.notices,
         }
     }
 
@@ -113,6 +113,8 @@ pub struct Settings {
     pub request_timeout_ms: u64,
     /// Milliseconds that an HTTP connection may wait between requests.
     pub idle_timeout_ms: u64,
+    /// The backend is told of channels that become occupied or vacated.
+    pub notices: bool,
     /// The Centrifuge protocol's policy.
     pub policy: Policy,
     /// Origins that browsers may connect from; empty: only the server's own.
@@ -129,8 +131,8 @@ pub struct Settings {
     pub api_error_mode: ErrorMode,
     /// Watching of devices, if there is any.
     pub watch: Option<WatchSettings>,
-    /// `GET /health` answers.
-    pub health_enabled: bool,
+    /// Where the health endpoint is, if there is one.
+    pub health_path: Option<String>,
     /// The page at `/`, if there is one.
     pub page: Option<String>,
     /// Where clients connect, by which transports.

@@ -14,8 +14,8 @@ use crate::{
     codec::{chunked, http, sse, transport::Transport, websocket::write_close},
     hub::ConnRef,
     protocol::{
-        Begin, Effect, Now, Recovered, Request,
-        centrifuge::{self, disconnect_push},
+        Begin, Effect, Name, Now, Recovered, Request,
+        centrifuge::{self, Arrival, disconnect_push},
         emulation::{EmulationRequest, SessionId},
     },
 };
@@ -37,6 +37,8 @@ pub(super) struct Stream {
 /// The beginning of a response whose status is not known yet: it takes the place of the answer to
 /// the connect request.
 struct Head {
+    /// The channel that it is about.
+    channel: Name,
     /// How the stream begins, if there is one.
     begin: Vec<u8>,
     /// What an answer without a stream says to pages of other origins.
@@ -58,6 +60,16 @@ impl Emulated {
 }
 
 impl Session {
+    /// Takes what its stream is not about out of what a connect leads to, where the backend had to
+    /// be asked about that.
+    pub(super) fn narrow(&self, effects: &mut Vec<Effect>) {
+        if let Self::Stream { stream, .. } = self
+            && let Some(head) = &stream.head
+        {
+            only_channel(effects, &head.channel);
+        }
+    }
+
     /// How the response begins, where that was left open; it is not open any more.
     pub(super) fn take_head(&mut self) -> Option<Vec<u8>> {
         match self {
@@ -145,7 +157,13 @@ fn begin(transport: Transport, headers: &Headers, spread: u32) -> Vec<u8> {
 
 impl Core {
     /// Begins a stream, or refuses it.
-    pub(super) fn open_stream(&mut self, now: Now, conn: ConnRef, open: Open) {
+    pub(super) fn open_stream(
+        &mut self,
+        now: Now,
+        conn: ConnRef,
+        open: Open,
+        arrival: Option<Box<Arrival>>,
+    ) {
         let Open { transport, text, channel, headers } = open;
         // A stream behind an answer that is not there yet would hold it up at its own end.
         let behind = self.slots.at(conn.slot).writer.unfilled() > 0;
@@ -162,7 +180,8 @@ impl Core {
         self.random.fill_bytes(&mut secret);
         let spread = self.random.next_u32();
         let settings = &self.process.settings;
-        let mut session = centrifuge::Session::new(now, client, spread, &settings.policy);
+        let mut session =
+            centrifuge::Session::new(now, client, spread, &settings.policy).arrived(arrival);
         let mut effects = Vec::new();
         if transport.is_unidirectional() {
             session = session.unidirectional();
@@ -174,7 +193,8 @@ impl Core {
         let begin = begin(transport, &headers, spread);
         let head = if let Some(channel) = channel {
             only_channel(&mut effects, &channel);
-            Some(Box::new(Head { begin, headers }))
+            let channel = Name::from(channel);
+            Some(Box::new(Head { channel, begin, headers }))
         } else {
             self.queue(conn, |out| out.extend_from_slice(&begin));
             None

@@ -44,7 +44,8 @@ pub struct HomeSettings {
     pub recovery: RecoveryBounds,
     /// Begins the epochs of this process: no other process has the same.
     pub epoch_prefix: Arc<str>,
-    /// Whether somebody wants to know of channels that become occupied or vacated.
+    /// Whether the backend is told of channels that become occupied or vacated, as far as their
+    /// options say so.
     pub notices: bool,
 }
 
@@ -176,7 +177,7 @@ impl Home {
                 let history = self.history_options(&options);
                 self.streams.pin(now_ms, &join.channel, history);
             }
-            if self.settings.notices {
+            if self.settings.notices && options.state_proxy_enabled {
                 let channel = Name::clone(&join.channel);
                 self.notices.push(Notice { channel, occupied: true });
             }
@@ -251,11 +252,12 @@ impl Home {
             }
         }
         if channel.interest.is_empty() {
+            let notice = self.settings.notices && channel.options.state_proxy_enabled;
             if channel.options.has_history() {
                 self.streams.unpin(now_ms, name);
             }
             self.directory.remove(name);
-            if self.settings.notices {
+            if notice {
                 self.notices.push(Notice { channel: Name::clone(name), occupied: false });
             }
             return;

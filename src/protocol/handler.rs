@@ -102,6 +102,7 @@ impl<'a> Context<'a> {
             payload,
             info: None,
             subscribers_only: false,
+            extra: None,
         })
     }
 

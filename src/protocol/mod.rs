@@ -20,10 +20,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+pub use crate::channels::Name;
 use crate::close::CloseReason;
-
-/// The name of a channel or user, shared by all that mention it.
-pub type Name = Arc<str>;
 
 /// The time of one turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -53,8 +51,35 @@ pub enum Effect {
         /// The channel.
         channel: Name,
     },
+    /// Ask the backend. Ends in [`Session::backend_answered`](centrifuge::Session::backend_answered),
+    /// unless the connection is gone by then.
+    Ask {
+        /// The peer's number of the command that the backend decides about; 0: of none.
+        command: u32,
+        /// What.
+        ask: Box<centrifuge::Ask>,
+    },
+    /// A token names a key that is not known: fetch these keys anew.
+    KeysWanted(KeyUse),
+    /// Close the connection with a code and reason of the backend's. Nothing after this effect is
+    /// executed.
+    Disconnect {
+        /// The close code.
+        code: u16,
+        /// The reason on the wire, below 124 bytes.
+        reason: String,
+    },
     /// Close the connection. Nothing after this effect is executed.
     Close(CloseReason),
+}
+
+/// What keys verify.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyUse {
+    /// Connection tokens, and subscription tokens where those have no keys of their own.
+    Connections,
+    /// Subscription tokens.
+    Subscriptions,
 }
 
 /// What the bytes of a publication are.
@@ -110,6 +135,8 @@ pub enum Request {
         info: Option<Bytes>,
         /// Refuse with [`ErrorCode::PERMISSION_DENIED`] unless the connection is subscribed.
         subscribers_only: bool,
+        /// What few publications have.
+        extra: Option<Box<PublicationExtra>>,
     },
     /// Ask about a channel. Answer: [`Answer::Presence`], [`Answer::PresenceStats`] or
     /// [`Answer::History`].

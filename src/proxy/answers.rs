@@ -8,12 +8,16 @@ use serde_json::value::RawValue;
 
 use super::{Failure, Method};
 use crate::{
-    auth::Verdict,
-    protocol::centrifuge::{one_line, present},
+    auth::{SubscribeOverrides, Terms, Verdict},
+    codec::json::{one_line, present},
+    limits::PUBLICATION_KEY_BYTES_MAX,
 };
 
-/// Codes that a backend may refuse a command with (`docs/server/proxy.md`, "Return custom error").
+/// Codes of its own that a backend may refuse a command with (`docs/server/proxy.md`, "Return custom
+/// error").
 pub const ERROR_CODES: RangeInclusive<u16> = 400..=1999;
+/// Codes of the protocol that it may use too: those of [`crate::protocol::ErrorCode`].
+pub const PROTOCOL_ERROR_CODES: RangeInclusive<u16> = 100..=113;
 /// Codes that a backend may close a connection with ("Return custom disconnect"); clients come back
 /// after those below 4500.
 pub const DISCONNECT_CODES: RangeInclusive<u16> = 4000..=4999;
@@ -28,7 +32,7 @@ pub enum BackendAnswer {
     /// To a refresh.
     Refresh(Refreshed),
     /// The client may subscribe.
-    Subscribe(Box<SubscribeOptions>),
+    Subscribe(Box<Terms>),
     /// The client may publish.
     Publish(Box<Published>),
     /// To a refresh of a subscription.
@@ -80,38 +84,7 @@ pub struct Connected {
     /// Channels to which the server subscribes the connection, as their namespaces say.
     pub channels: Vec<String>,
     /// More such channels, with options; they win where a channel is in both.
-    pub subs: BTreeMap<String, SubscribeOptions>,
-}
-
-/// How a client is subscribed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SubscribeOptions {
-    /// When the subscription must have been refreshed, in seconds since the Unix epoch; 0 is never.
-    pub expire_at_unix_s: u64,
-    /// What others see of the connection in this channel, as JSON on one line.
-    pub info: Option<Bytes>,
-    /// For the subscribe reply, as JSON on one line.
-    pub data: Option<Bytes>,
-    /// What holds in place of the namespace's options.
-    pub overrides: Overrides,
-    /// In cache mode: the newest publication comes with the subscription, asked for or not. Only in
-    /// the `subs` of a connect answer.
-    pub cache_recover: bool,
-}
-
-/// Options of a namespace that hold otherwise for one subscription.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Overrides {
-    /// `presence`.
-    pub presence: Option<bool>,
-    /// `join_leave`.
-    pub join_leave: Option<bool>,
-    /// `force_push_join_leave`.
-    pub force_push_join_leave: Option<bool>,
-    /// `force_recovery`.
-    pub force_recovery: Option<bool>,
-    /// `force_positioning`.
-    pub force_positioning: Option<bool>,
+    pub subs: BTreeMap<String, Terms>,
 }
 
 /// How a publication is published.
@@ -153,7 +126,8 @@ impl Refusal {
     /// # Errors
     /// Codes outside of [`ERROR_CODES`].
     pub fn error(code: u32, message: &str, temporary: bool) -> Result<Self, String> {
-        let code = in_range(code, &ERROR_CODES, "error")?;
+        let of_protocol = in_range(code, &PROTOCOL_ERROR_CODES, "error");
+        let code = of_protocol.or_else(|_| in_range(code, &ERROR_CODES, "error"))?;
         Ok(Self::Error { code, message: message.to_owned(), temporary })
     }
 
@@ -269,7 +243,7 @@ impl ResultShape<'_> {
         let mut subs = BTreeMap::new();
         for (channel, options) in self.subs.iter().flatten() {
             let options = object::<ResultShape<'_>>(options.get())
-                .and_then(|shape| shape.subscribe_options())
+                .and_then(|shape| shape.terms())
                 .map_err(|error| format!("subs: {channel:?}: {error}"))?;
             subs.insert(channel.clone(), options);
         }
@@ -284,15 +258,15 @@ impl ResultShape<'_> {
         })
     }
 
-    fn subscribe_options(&self) -> Result<SubscribeOptions, String> {
+    fn terms(&self) -> Result<Terms, String> {
         let empty = OverrideShape::default();
         let overrides = self.overrides.as_ref().unwrap_or(&empty);
         let value = |option: &Option<BoolValue>| option.as_ref().map(|option| option.value);
-        Ok(SubscribeOptions {
+        Ok(Terms {
             expire_at_unix_s: self.expire_at_unix_s(),
             info: self.info()?,
             data: self.data()?,
-            overrides: Overrides {
+            overrides: SubscribeOverrides {
                 presence: value(&overrides.presence),
                 join_leave: value(&overrides.join_leave),
                 force_push_join_leave: value(&overrides.force_push_join_leave),
@@ -308,13 +282,20 @@ impl ResultShape<'_> {
             Some(data) => Some(one_line(data)),
             None => payload("b64data", self.b64data.as_deref())?,
         };
+        let key = self.idempotency_key.clone().unwrap_or_default();
+        let version_epoch = self.version_epoch.clone().unwrap_or_default();
+        for (name, text) in [("idempotency_key", &key), ("version_epoch", &version_epoch)] {
+            if text.len() > PUBLICATION_KEY_BYTES_MAX {
+                return Err(format!("{name} has more than {PUBLICATION_KEY_BYTES_MAX} bytes"));
+            }
+        }
         Ok(Published {
             data,
             skip_history: self.skip_history.unwrap_or(false),
             tags: self.tags.clone().unwrap_or_default(),
-            idempotency_key: self.idempotency_key.clone().unwrap_or_default(),
+            idempotency_key: key,
             version: self.version.unwrap_or(0),
-            version_epoch: self.version_epoch.clone().unwrap_or_default(),
+            version_epoch,
         })
     }
 
@@ -381,7 +362,7 @@ impl BackendAnswer {
             Method::SubRefresh if given => Self::SubRefresh(result.refreshed(false)?),
             Method::Refresh => Self::Refresh(Refreshed::Expired),
             Method::SubRefresh => Self::SubRefresh(Refreshed::Expired),
-            Method::Subscribe => Self::Subscribe(Box::new(result.subscribe_options()?)),
+            Method::Subscribe => Self::Subscribe(Box::new(result.terms()?)),
             Method::Publish => Self::Publish(Box::new(result.published()?)),
             Method::Rpc => Self::Rpc(result.data()?),
             Method::Device => return Err("a device is no result".into()),
@@ -435,18 +416,18 @@ mod tests {
                 "plain": {"expire_at": 7}
             }, "labels": {"never": "heard of"}
         }}"#;
-        let news = SubscribeOptions {
+        let news = Terms {
             info: bytes("1"),
             data: bytes(r#"{"a":1}"#),
-            overrides: Overrides {
+            overrides: SubscribeOverrides {
                 presence: Some(true),
                 join_leave: Some(false),
-                ..Overrides::default()
+                ..SubscribeOverrides::default()
             },
             cache_recover: true,
-            ..SubscribeOptions::default()
+            ..Terms::default()
         };
-        let plain = SubscribeOptions { expire_at_unix_s: 7, ..SubscribeOptions::default() };
+        let plain = Terms { expire_at_unix_s: 7, ..Terms::default() };
         let Ok(BackendAnswer::Connect(Some(mut connected))) = parse(Method::Connect, body) else {
             panic!("{:?}", parse(Method::Connect, body))
         };
@@ -484,15 +465,15 @@ mod tests {
         let subscribed = r#"{"result":{"info":{"a":1},"data":"d","expire_at":9,"override":
             {"force_push_join_leave":{"value":true},"force_recovery":{"value":false},
              "force_positioning":{"value":true},"presence":null}}}"#;
-        let options = SubscribeOptions {
+        let options = Terms {
             expire_at_unix_s: 9,
             info: bytes(r#"{"a":1}"#),
             data: bytes("\"d\""),
-            overrides: Overrides {
+            overrides: SubscribeOverrides {
                 force_push_join_leave: Some(true),
                 force_recovery: Some(false),
                 force_positioning: Some(true),
-                ..Overrides::default()
+                ..SubscribeOverrides::default()
             },
             cache_recover: false,
         };
@@ -551,6 +532,10 @@ mod tests {
         for (body, taken) in [
             (r#"{"error":{"code":400}}"#, true),
             (r#"{"error":{"code":1999}}"#, true),
+            (r#"{"error":{"code":100}}"#, true),
+            (r#"{"error":{"code":113}}"#, true),
+            (r#"{"error":{"code":99}}"#, false),
+            (r#"{"error":{"code":114}}"#, false),
             (r#"{"error":{"code":399}}"#, false),
             (r#"{"error":{"code":2000}}"#, false),
             (r#"{"error":{"code":65936}}"#, false),
@@ -564,8 +549,8 @@ mod tests {
             assert_eq!(answer.is_ok(), taken, "{body} {answer:?}");
         }
         assert_eq!(
-            parse(Method::Rpc, r#"{"error":{"code":103}}"#).unwrap_err(),
-            "error.code 103 is not from 400 to 1999"
+            parse(Method::Rpc, r#"{"error":{"code":200}}"#).unwrap_err(),
+            "error.code 200 is not from 400 to 1999"
         );
     }
 

@@ -7,7 +7,7 @@ use std::{fmt, sync::Arc};
 use bytes::Bytes;
 
 use super::{Headers, Method};
-use crate::protocol::Name;
+use crate::channels::Name;
 
 /// The connection that a call is about.
 #[derive(Clone, Debug)]
@@ -116,6 +116,19 @@ impl BackendCall {
             | Self::SubRefresh { caller, .. }
             | Self::Rpc { caller, .. } => Some(caller),
             Self::Device { .. } => None,
+        }
+    }
+
+    /// Says how the connection that it is about is connected: Centrifugo's name of a transport.
+    pub fn set_transport(&mut self, name: &'static str) {
+        match self {
+            Self::Connect { caller, .. }
+            | Self::Refresh { caller }
+            | Self::Subscribe { caller, .. }
+            | Self::Publish { caller, .. }
+            | Self::SubRefresh { caller, .. }
+            | Self::Rpc { caller, .. } => caller.transport = name,
+            Self::Device { .. } => {}
         }
     }
 

@@ -74,28 +74,44 @@ impl HeaderRules {
         union
     }
 
-    /// Keeps what is allowed. Of several emulated headers that differ in case alone the first
-    /// counts; transport headers may repeat.
-    ///
-    /// # Errors
-    /// What is wrong with the emulated headers, in words for the client: a value that no header can
-    /// have, or more than [`HTTP_HEAD_BYTES_MAX`] in all.
-    pub fn keep<'h>(
-        &self,
-        transport: impl IntoIterator<Item = (&'h str, &'h [u8])>,
-        emulated: impl IntoIterator<Item = (&'h str, &'h str)>,
-    ) -> Result<Headers, &'static str> {
+    /// Keeps what is allowed of the connection's request; headers may repeat.
+    pub fn keep<'h>(&self, transport: impl IntoIterator<Item = (&'h str, &'h [u8])>) -> Headers {
         let mut kept = Headers::default();
+        if self.transport.is_empty() {
+            return kept;
+        }
         for (name, value) in transport {
             let name = name.to_ascii_lowercase().into_boxed_str();
             if self.transport.contains(&name) {
                 kept.transport.push((name, value.into()));
             }
         }
+        kept
+    }
+}
+
+impl Headers {
+    /// Whether nothing is kept.
+    pub fn is_empty(&self) -> bool {
+        self.transport.is_empty() && self.emulated.is_empty()
+    }
+
+    /// Keeps what `rules` allow of emulated headers. Of several that differ in case alone the first
+    /// counts.
+    ///
+    /// # Errors
+    /// What is wrong with them, in words for the client: a value that no header can have, or more
+    /// than [`HTTP_HEAD_BYTES_MAX`] in all.
+    pub fn emulate<'h>(
+        &mut self,
+        rules: &HeaderRules,
+        emulated: impl IntoIterator<Item = (&'h str, &'h str)>,
+    ) -> Result<(), &'static str> {
         let mut bytes = 0;
         for (name, value) in emulated {
             let name = name.to_ascii_lowercase().into_boxed_str();
-            if !self.emulated.contains(&name) || kept.emulated.iter().any(|(has, _)| *has == name) {
+            if !rules.emulated.contains(&name) || self.emulated.iter().any(|(has, _)| *has == name)
+            {
                 continue;
             }
             if value.bytes().any(|byte| byte != b'\t' && byte.is_ascii_control()) {
@@ -105,13 +121,11 @@ impl HeaderRules {
             if bytes > HTTP_HEAD_BYTES_MAX {
                 return Err("the headers are too long");
             }
-            kept.emulated.push((name, value.as_bytes().into()));
+            self.emulated.push((name, value.as_bytes().into()));
         }
-        Ok(kept)
+        Ok(())
     }
-}
 
-impl Headers {
     /// What `rules` let through: no name stands there as a transport and as an emulated header.
     pub fn forwarded<'a>(
         &'a self,
@@ -150,6 +164,15 @@ mod tests {
         HeaderRules::new(transport, emulated).unwrap()
     }
 
+    fn keep(
+        rules: &HeaderRules,
+        transport: &[(&str, &[u8])],
+        emulated: &[(&str, &str)],
+    ) -> Result<Headers, &'static str> {
+        let mut kept = rules.keep(transport.iter().copied());
+        kept.emulate(rules, emulated.iter().copied()).map(|()| kept)
+    }
+
     fn shown(headers: &Headers, rules: &HeaderRules) -> Vec<(String, String)> {
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
         headers.forwarded(rules).map(|(name, value)| (name.to_owned(), text(value))).collect()
@@ -161,7 +184,7 @@ mod tests {
         let transport: &[(&str, &[u8])] =
             &[("COOKIE", b"a=1"), ("Authorization", b"no"), ("cookie", b"b=2"), ("Accept", b"*/*")];
         let emulated = [("Authorization", "yes"), ("X-Real-Ip", "forged")];
-        let kept = both.keep(transport.iter().copied(), emulated).unwrap();
+        let kept = keep(&both, transport, &emulated).unwrap();
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let cookies = [pair("cookie", "a=1"), pair("cookie", "b=2")];
         let all = [cookies.as_slice(), &[pair("authorization", "yes")]].concat();
@@ -179,10 +202,10 @@ mod tests {
         let values = |kept: Headers, rules: &HeaderRules| {
             shown(&kept, rules).into_iter().map(|(_, value)| value).collect::<Vec<_>>()
         };
-        assert_eq!(values(both.keep(real.iter().copied(), said).unwrap(), &both), ["real"]);
-        assert_eq!(values(both.keep([], said).unwrap(), &both), ["said"]);
+        assert_eq!(values(keep(&both, real, &said).unwrap(), &both), ["real"]);
+        assert_eq!(values(keep(&both, &[], &said).unwrap(), &both), ["said"]);
         let emulated = rules(&[], &["authorization"]);
-        let kept = both.keep(real.iter().copied(), said).unwrap();
+        let kept = keep(&both, real, &said).unwrap();
         assert_eq!(values(kept, &emulated), ["said"], "hidden only by what is forwarded");
     }
 
@@ -190,17 +213,17 @@ mod tests {
     fn the_type_of_the_body_is_not_the_clients_to_say() {
         let rules = rules(&["content-type"], &[]);
         let real: &[(&str, &[u8])] = &[("content-type", b"text/html")];
-        assert_eq!(shown(&rules.keep(real.iter().copied(), []).unwrap(), &rules), []);
+        assert_eq!(shown(&rules.keep(real.iter().copied()), &rules), []);
     }
 
     #[test]
     fn emulated_headers_cannot_split_a_request_and_are_bounded() {
         let rules = rules(&[], &["a", "b"]);
-        assert!(rules.keep([], [("a", "x\r\nb: y")]).is_err());
-        assert!(rules.keep([], [("other", "x\r\n")]).is_ok(), "what is not kept does no harm");
+        assert!(keep(&rules, &[], &[("a", "x\r\nb: y")]).is_err());
+        assert!(keep(&rules, &[], &[("other", "x\r\n")]).is_ok(), "what is not kept does no harm");
         let fits = "x".repeat(HTTP_HEAD_BYTES_MAX - 2);
-        assert!(rules.keep([], [("a", fits.as_str()), ("b", "")]).is_ok());
-        assert!(rules.keep([], [("a", fits.as_str()), ("b", "y")]).is_err());
+        assert!(keep(&rules, &[], &[("a", fits.as_str()), ("b", "")]).is_ok());
+        assert!(keep(&rules, &[], &[("a", fits.as_str()), ("b", "y")]).is_err());
     }
 
     #[test]

@@ -15,6 +15,8 @@
 //! | device token | HTTP 503 with `Retry-After` | the agent tries again |
 //! | channel state | sent again with backoff, see [`notices`] | given up and counted |
 //!
+//! Error 111, temporary, takes the place of 100 where so many calls wait that it was not asked.
+//!
 //! And when the backend answers without a `result` and without a refusal: connect has no
 //! credentials (anonymous where that is allowed, else closed), subscribe and publish are allowed as
 //! they are, rpc is answered without data, refresh and sub_refresh mean that it expired. An `error`
@@ -24,15 +26,12 @@ pub mod answers;
 pub mod calls;
 pub mod headers;
 pub mod notices;
+pub mod routes;
 
 pub use answers::BackendAnswer;
 pub use calls::{BackendCall, Caller};
 pub use headers::{HeaderRules, Headers};
-
-use crate::{
-    close::{self, CloseReason},
-    protocol::ErrorCode,
-};
+pub use routes::Routes;
 
 /// Seconds that a connection or subscription lives on when the backend cannot be asked about it.
 pub const EXTENSION_S: u64 = 60;
@@ -77,10 +76,7 @@ impl Method {
     /// What follows when there is no usable answer: the table of this module.
     pub const fn aftermath(self) -> Aftermath {
         match self {
-            Self::Connect | Self::Subscribe | Self::Publish | Self::Rpc => Aftermath::Refuse {
-                error: ErrorCode::INTERNAL,
-                unidirectional: close::INTERNAL_SERVER_ERROR,
-            },
+            Self::Connect | Self::Subscribe | Self::Publish | Self::Rpc => Aftermath::Refuse,
             Self::Refresh | Self::SubRefresh => Aftermath::Extend { seconds: EXTENSION_S },
             Self::Device => Aftermath::Unavailable,
         }
@@ -90,13 +86,9 @@ impl Method {
 /// What becomes of a command or connection that the backend said nothing usable about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Aftermath {
-    /// The command is refused.
-    Refuse {
-        /// What the client is told.
-        error: ErrorCode,
-        /// What a connection without replies is closed with instead.
-        unidirectional: CloseReason,
-    },
+    /// The command is refused with error 100, temporary; a connection without replies is closed
+    /// with 3004 instead.
+    Refuse,
     /// It stays valid for so long and is asked about again.
     Extend {
         /// From now.
@@ -144,11 +136,7 @@ mod tests {
     #[test]
     fn a_client_may_try_again_and_who_is_connected_stays() {
         for method in [Method::Connect, Method::Subscribe, Method::Publish, Method::Rpc] {
-            let Aftermath::Refuse { error, unidirectional } = method.aftermath() else {
-                panic!("{}", method.name())
-            };
-            assert!(error.code == 100 && error.temporary, "{}", method.name());
-            assert!(unidirectional.code == 3004 && unidirectional.reconnects());
+            assert_eq!(method.aftermath(), Aftermath::Refuse);
         }
         for method in [Method::Refresh, Method::SubRefresh] {
             assert_eq!(method.aftermath(), Aftermath::Extend { seconds: 60 });

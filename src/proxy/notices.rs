@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::Serialize;
 
-use crate::protocol::Name;
+use crate::channels::Name;
 
 /// How long a channel must stay vacated before the backend is told: Centrifugo's default of 5 s. A
 /// client that lost its connection is back by then, in most cases with its first attempt.

@@ -15,15 +15,16 @@ use std::{
 use crossbeam_channel::{Receiver, Sender};
 use rustix::io::Errno;
 
-use super::{links::Ports, ports::Command, sleep::Sleeper};
+use super::{Threads, links::Ports, ports::Command, sleep::Sleeper};
 use crate::{
-    backend::{Backend, Question},
-    core::{Core, Flush, How, LinkMessage, Lookup, OutsideAnswer, Process, ReadEnd, Shell},
+    core::{
+        Core, Flush, How, LinkMessage, Lookup, Notice, OutsideAnswer, Process, Question, ReadEnd,
+        Shell,
+    },
     frame::Segment,
     hub::{ConnRef, ShardId},
     limits::SLEEP_MS_MAX,
-    protocol::Now,
-    proxy::{BackendCall, ProxyId},
+    protocol::{KeyUse, Now},
     sys::{
         doorbell::Doorbell,
         ring::{self, Completion, Key, Ring, RingAddress, Sizes},
@@ -63,8 +64,8 @@ pub struct Start {
     pub commands: Receiver<Command>,
     /// What wakes the shard when they say it.
     pub doorbell: Doorbell,
-    /// The threads that ask the backend, and which proxy knows device tokens, if there is one.
-    pub devices: Option<(Backend, ProxyId)>,
+    /// What it may have done outside.
+    pub threads: Threads,
     /// Turns made, for the watchdog.
     pub turns: Arc<AtomicU64>,
     /// The start of the process's monotonic time.
@@ -102,7 +103,7 @@ pub async fn run(start: Start) {
             pushed: Vec::new(),
             answers: Answers::default(),
             shard: start.shard,
-            devices: start.devices,
+            threads: start.threads,
             wakes: 0,
         },
         own: usize::from(start.shard),
@@ -339,7 +340,7 @@ struct RingShell {
     pushed: Vec<ShardId>,
     answers: Answers,
     shard: ShardId,
-    devices: Option<(Backend, ProxyId)>,
+    threads: Threads,
     wakes: u64,
 }
 
@@ -389,11 +390,19 @@ impl Shell for RingShell {
     }
 
     fn look_up(&mut self, lookup: Lookup) -> bool {
-        let Some((backend, proxy)) = &self.devices else { return false };
-        let Lookup { id, token } = lookup;
-        let call = BackendCall::Device { token };
-        let question = Question { shard: self.shard, id, call, since: Instant::now() };
-        backend.ask(*proxy, question).is_ok()
+        self.threads.look_up(self.shard, lookup)
+    }
+
+    fn ask(&mut self, question: Question) -> bool {
+        self.threads.ask(self.shard, question)
+    }
+
+    fn notify(&mut self, notice: Notice) {
+        self.threads.notify(notice);
+    }
+
+    fn fetch_keys(&mut self, of: KeyUse) {
+        self.threads.fetch_keys(of);
     }
 
     fn answer(&mut self, id: u64, answer: OutsideAnswer) {

@@ -1,11 +1,11 @@
 //! A client of the Centrifuge protocol that asks for everything in any order.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{
     client::Peer,
     features::Features,
-    lines::{Connected, History, Line, Presence, Push, Subscribed},
+    lines::{Connected, Failure, History, Line, Presence, Push, Subscribed},
     oracle::{Oracle, Will, name, number},
     positions::Position,
     random::Random,
@@ -43,6 +43,8 @@ pub struct Centrifuge {
     outstanding: VecDeque<(u32, Command)>,
     /// Passed over by later replies: only a connection that is being closed does that.
     unanswered: Vec<Command>,
+    /// Calls of procedures, which are answered in any order with their own number.
+    calls: BTreeSet<u32>,
     windows: BTreeMap<usize, Window>,
     memory: Memory,
 }
@@ -68,6 +70,7 @@ impl Centrifuge {
             commands: 0,
             outstanding: VecDeque::new(),
             unanswered: Vec::new(),
+            calls: BTreeSet::new(),
             windows: BTreeMap::new(),
             memory,
         }
@@ -115,6 +118,12 @@ impl Centrifuge {
         self.command(Command::Publish(channel, id), &body)
     }
 
+    fn call(&mut self) -> String {
+        self.commands += 1;
+        self.calls.insert(self.commands);
+        format!(r#"{{"id":{0},"rpc":{{"data":{0}}}}}"#, self.commands)
+    }
+
     fn history(&mut self, channel: usize, oracle: &mut Oracle, random: &mut Random) -> String {
         let (limit, reverse) = (random.below(4) as u64, random.chance(30));
         let since = self.memory.get(&channel).filter(|_| random.chance(50) && !reverse);
@@ -148,6 +157,7 @@ impl Centrifuge {
                 vec![self.command(Command::Presence(channel), &body)]
             }
             12 if self.features.history.is_some() => vec![self.history(channel, oracle, random)],
+            13..=14 => vec![self.call()],
             _ => vec![self.publish(channel, oracle, random)],
         }
     }
@@ -244,6 +254,14 @@ impl Centrifuge {
         if line.id == 0 {
             return true;
         }
+        if self.calls.remove(&line.id) {
+            match (line.rpc, line.error) {
+                (Some(said), None) => assert_eq!(said.data.get(), line.id.to_string()),
+                (None, Some(Failure { code: 100 | 111 })) => {}
+                _ => panic!("neither an answer nor a failure"),
+            }
+            return false;
+        }
         let command = loop {
             let (id, command) = self.outstanding.pop_front().expect("one reply, in order");
             if id == line.id {
@@ -262,6 +280,12 @@ impl Centrifuge {
         match (command, code) {
             // Its token expired before it came; or a backend would not have it in its channel.
             (Command::Connect(_), 109) => self.refused = true,
+            // The backend could not be asked who it is: what it said meanwhile is not answered.
+            (Command::Connect(_), 100 | 111) if self.features.asks => {
+                self.refused = true;
+                self.outstanding.clear();
+                self.calls.clear();
+            }
             (Command::Subscribe(Wish { channel, .. }), 105) => {
                 let of_it =
                     |c: &Command| matches!(c, Command::Subscribe(wish) if wish.channel == *channel);
@@ -422,6 +446,7 @@ impl Peer for Centrifuge {
     fn settled(&self) {
         assert!(self.unanswered.is_empty(), "passed over: {:?}", self.unanswered);
         assert!(self.outstanding.is_empty(), "never answered: {:?}", self.outstanding);
+        assert!(self.calls.is_empty(), "calls without an answer: {:?}", self.calls);
     }
 
     fn windows(&self) -> Vec<(usize, &Window)> {

@@ -30,6 +30,8 @@ pub struct Features {
     pub by_user: bool,
     pub max_subscribers: Option<NonZeroUsize>,
     pub user_connections_max: Option<usize>,
+    /// The backend is asked who connects without a token.
+    pub asks: bool,
 }
 
 impl History {
@@ -78,6 +80,7 @@ impl Features {
             by_user: random.chance(30),
             max_subscribers: random.chance(20).then(|| NonZeroUsize::MIN.saturating_add(1)),
             user_connections_max: random.chance(20).then_some(1),
+            asks: random.chance(40),
         }
     }
 

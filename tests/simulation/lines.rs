@@ -22,9 +22,18 @@ pub struct Line<'a> {
     pub subscribe: Option<Subscribed<'a>>,
     pub unsubscribe: Option<IgnoredAny>,
     pub publish: Option<IgnoredAny>,
+    #[serde(borrow)]
+    pub rpc: Option<Returned<'a>>,
     pub presence: Option<Presence>,
     #[serde(borrow)]
     pub history: Option<History<'a>>,
+}
+
+/// What a procedure returned.
+#[derive(Deserialize)]
+pub struct Returned<'a> {
+    #[serde(borrow)]
+    pub data: &'a RawValue,
 }
 
 #[derive(Deserialize)]

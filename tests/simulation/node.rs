@@ -3,10 +3,14 @@
 use std::sync::Arc;
 
 use tiderace::{
-    core::{Core, How, LinkMessage, Lookup, OutsideAnswer, Process, Shell},
+    core::{
+        Core, How, LinkMessage, Lookup, Notice, OutsideAnswer, OutsideCall, Process, Question,
+        Shell,
+    },
     frame::Segment,
     hub::{ConnRef, ShardId},
-    protocol::Now,
+    protocol::{KeyUse, Now},
+    proxy::{BackendAnswer, Failure, calls::BackendCall},
 };
 
 use super::{
@@ -38,6 +42,7 @@ struct Hands<'a> {
     kernel: &'a mut Kernel,
     links: &'a mut Links,
     answers: &'a mut Vec<(u64, OutsideAnswer)>,
+    asked: &'a mut Vec<Question>,
 }
 
 impl Shell for Hands<'_> {
@@ -65,6 +70,23 @@ impl Shell for Hands<'_> {
         false
     }
 
+    /// Some find the backend busy.
+    fn ask(&mut self, question: Question) -> bool {
+        let is_busy = question.id.is_multiple_of(17);
+        if !is_busy {
+            self.asked.push(question);
+        }
+        !is_busy
+    }
+
+    fn notify(&mut self, notice: Notice) {
+        panic!("nobody wants to know of channels: {notice:?}");
+    }
+
+    fn fetch_keys(&mut self, of: KeyUse) {
+        panic!("there are no key sets: {of:?}");
+    }
+
     fn links_flushed(&mut self) {}
 
     fn answer(&mut self, id: u64, answer: OutsideAnswer) {
@@ -80,6 +102,8 @@ pub struct Node {
     pub cores: Vec<Core>,
     pub kernels: Vec<Kernel>,
     pub links: Links,
+    /// What each shard has asked the backend, in no order.
+    pub asked: Vec<Vec<Question>>,
     /// When each shard wants to be called at the latest, in monotonic milliseconds.
     pub deadlines: Vec<Option<u64>>,
     /// What happened so far, to see that something did.
@@ -105,6 +129,7 @@ impl Node {
             cores: (0..shards).map(core).collect(),
             kernels: (0..shards).map(|_| Kernel::new(mutation)).collect(),
             links: Links::new(shards, link_capacity, mutation, random.clone()),
+            asked: (0..shards).map(|_| Vec::new()).collect(),
             deadlines: vec![None; shards],
             events: 0,
             trace: 0,
@@ -144,6 +169,7 @@ impl Node {
                 observer.input(self);
             }
         }
+        self.backend_answers(shard, all, observer);
         while self.cores[shard].tick(now) && (all || self.random.chance(50)) {}
         observer.input(self);
         self.flush(shard, all, observer);
@@ -170,11 +196,34 @@ impl Node {
         }
     }
 
+    /// The backend answers some of what it was asked, or fails to, in any order.
+    fn backend_answers(&mut self, shard: usize, all: bool, observer: &mut impl Observer) {
+        let answers = if all { usize::MAX } else { self.random.below(3) };
+        for _ in 0..answers {
+            let asked = self.asked[shard].len();
+            if asked == 0 {
+                return;
+            }
+            let at = self.random.below(asked);
+            let Question { id, call, .. } = self.asked[shard].swap_remove(at);
+            let answer = match call {
+                _ if self.random.chance(20) => BackendAnswer::Failed(Failure::Timeout),
+                BackendCall::Connect { .. } => BackendAnswer::Connect(None),
+                BackendCall::Rpc { data, .. } => BackendAnswer::Rpc(data),
+                other => panic!("nobody asks for {other:?}"),
+            };
+            self.events += 1;
+            self.cores[shard].outside(self.now, 0, OutsideCall::Answered { id, answer });
+            observer.input(self);
+        }
+    }
+
     fn flush(&mut self, shard: usize, all: bool, observer: &mut impl Observer) {
         let mut answers = Vec::new();
         loop {
             let kernel = &mut self.kernels[shard];
-            let hands = &mut Hands { shard, kernel, links: &mut self.links, answers: &mut answers };
+            let (links, asked) = (&mut self.links, &mut self.asked[shard]);
+            let hands = &mut Hands { shard, kernel, links, answers: &mut answers, asked };
             let flush = self.cores[shard].flush(self.now, hands);
             self.deadlines[shard] = flush.deadline_ms;
             for (id, answer) in answers.drain(..) {

@@ -16,6 +16,7 @@ use tiderace::{
     hub::HashKey,
     limits::SEGMENT_BYTES_MAX,
     protocol::{Now, centrifuge::Policy},
+    proxy::{ProxyId, Routes, routes::RpcRoutes},
 };
 
 use super::{
@@ -126,6 +127,13 @@ pub fn process(
     let policy = Policy {
         insecure: false,
         anonymous: true,
+        disallow_anonymous_tokens: false,
+        user_id_header: None,
+        proxies: Routes {
+            connect: shape.features.asks.then_some(ProxyId(0)),
+            rpc: RpcRoutes { without_namespace: Some(ProxyId(0)), ..RpcRoutes::default() },
+            ..Routes::default()
+        },
         tokens: Some(Tokens::new(SECRET, None, None)),
         subscription_tokens: None,
         ping_interval_ms: 25_000,
@@ -150,6 +158,7 @@ pub fn process(
         subscriptions_max: shape.subscriptions_max,
         request_timeout_ms: 10_000,
         idle_timeout_ms: 75_000,
+        notices: false,
         policy,
         allowed_origins: Vec::new(),
         api_key: None,
@@ -158,7 +167,7 @@ pub fn process(
         api_prefix: "/api".to_owned(),
         api_error_mode: ErrorMode::Body,
         watch: None,
-        health_enabled: true,
+        health_path: Some("/health".to_owned()),
         page: None,
         endpoints: Endpoints {
             websocket: Some(Endpoint {

@@ -3,6 +3,7 @@
 // Every test file compiles this module for itself and uses another part of it.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod backend;
 pub mod clients;
 pub mod http;
 pub mod relay;

@@ -5,6 +5,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use serde_json::{Value, json};
+use tungstenite::client::IntoClientRequest;
+use tungstenite::http::HeaderName;
 use tungstenite::{Message, WebSocket};
 
 use super::{DEADLINE, http};
@@ -32,8 +34,18 @@ pub struct Client {
 impl Client {
     /// A WebSocket connection on which nothing was said.
     pub fn open(address: SocketAddr) -> Self {
+        Self::open_with(address, &[])
+    }
+
+    /// The same with headers in the request.
+    pub fn open_with(address: SocketAddr, headers: &[(&str, &str)]) -> Self {
         let url = format!("ws://{address}{PATH}");
-        let (socket, _) = tungstenite::client(url, stream(address)).expect("it is upgraded");
+        let mut request = url.into_client_request().expect("a URL");
+        for (name, value) in headers {
+            let name = HeaderName::from_bytes(name.as_bytes()).expect("a name");
+            request.headers_mut().append(name, value.parse().expect("a value"));
+        }
+        let (socket, _) = tungstenite::client(request, stream(address)).expect("it is upgraded");
         Self {
             socket,
             lines: VecDeque::new(),
@@ -70,6 +82,12 @@ impl Client {
     pub fn subscribe(&mut self, channel: &str) {
         let reply = self.command(&json!({"subscribe": {"channel": channel}}));
         assert_eq!(reply["subscribe"], json!({}), "{reply}");
+    }
+
+    /// Subscribes, whatever else the reply says.
+    pub fn subscribe_any(&mut self, channel: &str) {
+        let reply = self.command(&json!({"subscribe": {"channel": channel}}));
+        assert!(reply["subscribe"].is_object(), "{reply}");
     }
 
     pub fn publish(&mut self, channel: &str, data: &Value) {
@@ -173,6 +191,24 @@ impl Client {
         self.pings += 1;
         if self.answers_pings {
             self.send("{}");
+        }
+    }
+
+    /// The reply to a command, or the code with which the server closes instead.
+    pub fn reply_or_close(&mut self, id: u32) -> Result<Value, u64> {
+        loop {
+            match self.socket.read().expect("a message") {
+                Message::Text(text) => {
+                    for line in text.lines() {
+                        let line: Value = serde_json::from_str(line).expect("a line of JSON");
+                        if line["id"] == id {
+                            return Ok(line);
+                        }
+                    }
+                }
+                Message::Close(Some(close)) => return Err(u16::from(close.code).into()),
+                other => panic!("neither a reply nor a close with a code: {other:?}"),
+            }
         }
     }
 

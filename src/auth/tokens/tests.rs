@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::{
-    super::claims::{SubscribeOverrides, TokenFacts},
+    super::{SubscribeOverrides, claims::TokenFacts},
     *,
 };
 
@@ -46,8 +46,8 @@ fn channels(claims: &ConnectionClaims) -> Vec<&str> {
     claims.subs.iter().map(|(channel, _)| channel.as_str()).collect()
 }
 
-fn text(json: Option<&RawValue>) -> Option<&str> {
-    json.map(RawValue::get)
+fn text(json: Option<&[u8]>) -> Option<&str> {
+    json.map(|json| str::from_utf8(json).unwrap())
 }
 
 fn tokens() -> Tokens {
@@ -235,7 +235,10 @@ fn subs_come_with_their_options_and_before_channels() {
 
 #[test]
 fn base64_must_hold_json() {
-    let info = |claims| verify(&claims).map(|claims| claims.info.map(|info| info.get().to_owned()));
+    let info = |claims| {
+        verify(&claims)
+            .map(|claims| claims.info.map(|info| String::from_utf8(info.to_vec()).unwrap()))
+    };
     assert_eq!(info(json!({"b64info": "MQ=="})), Ok(Some("1".into())));
     assert_eq!(info(json!({"info": 2, "b64info": ""})), Ok(Some("2".into())));
     assert_eq!(info(json!({"info": null, "b64info": null})), Ok(None));
@@ -255,14 +258,17 @@ fn every_claim_of_a_subscription_token_arrives() {
     }))
     .unwrap();
     assert_eq!((claims.user.as_str(), claims.channel.as_str()), ("42", "news"));
-    assert_eq!((claims.client.as_str(), claims.expire_at_unix_s), ("c1", NOW + 90));
-    let options = &claims.options;
+    assert_eq!((claims.client.as_str(), claims.terms.expire_at_unix_s), ("c1", NOW + 90));
+    let options = &claims.terms;
     assert_eq!(text(options.info.as_deref()), Some(r#"{"a":1}"#));
     assert_eq!(text(options.data.as_deref()), Some(r#""d""#));
     assert_eq!(options.overrides.force_push_join_leave, Some(true));
     assert_eq!(claims.token, TokenFacts { id: "j".into(), issued_at_unix_s: Some(NOW - 1) });
     let bare = verify_subscription(&json!({"channel": "news"})).unwrap();
-    assert_eq!((bare.user.as_str(), bare.client.as_str(), bare.expire_at_unix_s), ("", "", 0));
+    assert_eq!(
+        (bare.user.as_str(), bare.client.as_str(), bare.terms.expire_at_unix_s),
+        ("", "", 0)
+    );
 }
 
 #[test]

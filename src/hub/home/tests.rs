@@ -18,6 +18,7 @@ fn home() -> Home {
         history_ttl: std::time::Duration::from_secs(60),
         presence: true,
         join_leave: true,
+        state_proxy_enabled: true,
         ..ChannelOptions::default()
     };
     let few = ChannelOptions {

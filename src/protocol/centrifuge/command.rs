@@ -4,10 +4,11 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use bytes::Bytes;
 use serde::de::{Deserializer, IgnoredAny, Visitor};
 use serde::{Deserialize, de};
 use serde_json::value::RawValue;
+
+use crate::codec::json::present;
 
 /// One command: a number and one method with its request.
 ///
@@ -271,25 +272,6 @@ fn nullable<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
     Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
-/// For a field whose JSON `null` is a value and not an absence.
-pub(crate) fn present<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<&'de RawValue>, D::Error> {
-    <&RawValue>::deserialize(deserializer).map(Some)
-}
-
-/// Copies valid JSON so that it takes one line.
-///
-/// Replies and pushes are separated by newlines, and lines of server-sent events by carriage
-/// returns too. Neither can stand inside a JSON string, so a space in its place changes nothing.
-pub(crate) fn one_line(json: &RawValue) -> Bytes {
-    let json = json.get().as_bytes();
-    if !json.iter().any(|&byte| byte == b'\n' || byte == b'\r') {
-        return Bytes::copy_from_slice(json);
-    }
-    json.iter().map(|&byte| if byte == b'\n' || byte == b'\r' { b' ' } else { byte }).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -386,13 +368,5 @@ mod tests {
         let deep = "[".repeat(200_000) + &"]".repeat(200_000);
         let line = format!(r#"{{"id":1,"publish":{{"channel":"c","data":{deep}}},"x":{deep}}}"#);
         assert_eq!(name(&line), "publish");
-    }
-
-    #[test]
-    fn newlines_between_tokens_become_spaces() {
-        let json: Box<RawValue> = serde_json::from_str("{\n\"a\\n\":\r\n[1,\n2]}").unwrap();
-        assert_eq!(&one_line(&json)[..], b"{ \"a\\n\":  [1, 2]}");
-        let json: Box<RawValue> = serde_json::from_str("[1, 2]").unwrap();
-        assert_eq!(&one_line(&json)[..], b"[1, 2]");
     }
 }

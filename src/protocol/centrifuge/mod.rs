@@ -3,9 +3,13 @@
 //! Normative: centrifugal/protocol `definitions/client.proto`; behaviour where that is silent:
 //! centrifuge `client.go` and centrifugo `internal/client/handler.go`, named where it decides.
 
+mod arrival;
+mod asking;
 mod command;
 mod connect;
+mod credentials;
 mod errors;
+mod expiry;
 mod object;
 mod operations;
 mod reply;
@@ -19,21 +23,25 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use self::command::{Command, Method};
-use self::connect::Credentials;
+use self::credentials::Credentials;
 use self::reply::Expiry;
 use super::{Answer, Effect, ErrorCode, MemberInfo, Name, Now, Subscribed};
 use crate::auth::Tokens;
 use crate::channels::Channels;
-use crate::close::{BAD_REQUEST, CONNECTION_EXPIRED, CloseReason, NO_PONG, STALE};
+use crate::close::{BAD_REQUEST, CloseReason, NO_PONG, STALE};
+use crate::proxy::routes::Routes;
 
-pub(crate) use self::command::{one_line, present};
+pub use self::arrival::Arrival;
+pub use self::asking::{About, Ask, Wishes};
 pub use self::reply::{
     PublicationFields, disconnect, disconnect_push, encode_membership, encode_publication,
     publication_push,
 };
-pub use self::terms::Terms;
+pub use self::terms::Wish;
 pub use self::unidirectional::{disconnect_of, is_connect_request};
 pub use self::unsubscribed::Unsubscribed;
+pub use crate::auth::Terms;
+pub(crate) use crate::codec::json::{one_line, present};
 
 /// A deadline that never comes.
 const NEVER: u64 = u64::MAX;
@@ -45,6 +53,12 @@ pub struct Policy {
     pub insecure: bool,
     /// Clients may connect without a token, as the anonymous user.
     pub anonymous: bool,
+    /// A connection token must name a user.
+    pub disallow_anonymous_tokens: bool,
+    /// A header of the connection's request that names the user, where no token does.
+    pub user_id_header: Option<String>,
+    /// What the backend decides.
+    pub proxies: Routes,
     /// Verifies connection tokens; without it every token is invalid.
     pub tokens: Option<Tokens>,
     /// Verifies subscription tokens; without it the same keys do as for connections.
@@ -78,6 +92,8 @@ pub struct Policy {
 enum State {
     /// Waits for the connect command; nothing else is accepted.
     Fresh,
+    /// The backend was asked who it is; further commands are held.
+    Asking,
     /// The connect command was good. Its answer is outstanding, further commands are accepted.
     Connecting,
     /// The connect reply was made.
@@ -160,11 +176,11 @@ impl Session {
     pub fn answered(&mut self, now: Now, policy: &Policy, command: u32, answer: Answer) -> Vec<u8> {
         match answer {
             Answer::Connected(subscriptions) => {
-                self.connected(now, policy, command, "", &subscriptions)
+                self.connected(now, policy, command, "", subscriptions)
             }
             Answer::Subscribed(None) => reply::empty(command, "subscribe"),
-            Answer::Subscribed(Some(subscribed)) => {
-                self.expires(now, policy, &subscribed.channel, subscribed.options.expire_at_unix_s);
+            Answer::Subscribed(Some(mut subscribed)) => {
+                self.expires_quietly(now, policy, &mut subscribed);
                 reply::result(command, "subscribe", |object| {
                     reply::write_subscribed(object, &subscribed, now.unix_s);
                 })
@@ -228,18 +244,10 @@ impl Session {
         if self.state != State::Connected {
             return;
         }
-        let expire_at_unix_s = self.expire_at_unix_s();
-        if expire_at_unix_s != 0 {
-            let close_at_unix_s = expire_at_unix_s.saturating_add(policy.expired_close_delay_s);
-            if now.unix_s >= close_at_unix_s {
-                out.push(Effect::Close(CONNECTION_EXPIRED));
-                return;
-            }
+        if let Err(reason) = self.expire(now, policy, out) {
+            out.push(Effect::Close(reason));
+            return;
         }
-        for channel in self.take_expired(now, policy) {
-            out.push(Effect::Expire { channel });
-        }
-        self.settle_credentials(now, policy);
         if now.monotonic_ms >= self.ping_ms {
             out.push(Effect::Reply(reply::PING.to_vec()));
             self.ping_ms = after(now, policy.ping_interval_ms);
@@ -260,6 +268,9 @@ impl Session {
     }
 
     fn command(&mut self, now: Now, policy: &Policy, line: &str, out: &mut Vec<Effect>) -> Handled {
+        if self.state == State::Asking {
+            return self.hold(line);
+        }
         let command = Command::parse(line).ok_or(BAD_REQUEST)?;
         let id = command.id;
         let is_pong = command.is_pong();
@@ -288,7 +299,7 @@ impl Session {
                 out.push(Effect::Reply(reply::empty(id, "ping")));
                 Ok(())
             }
-            Method::Rpc(request) => self.rpc(id, &request, out),
+            Method::Rpc(request) => self.rpc(policy, id, &request, out),
             Method::Refresh(request) => self.refresh(now, policy, id, &request, out),
             Method::SubRefresh(request) => self.sub_refresh(now, policy, id, &request, out),
             // One-way, and nobody is there to take it. (centrifuge closes with 3508 here.)
@@ -331,6 +342,9 @@ mod tests {
         Policy {
             insecure: false,
             anonymous: true,
+            disallow_anonymous_tokens: false,
+            user_id_header: None,
+            proxies: Routes::default(),
             tokens: Some(Tokens::new(SECRET, None, None)),
             subscription_tokens: None,
             ping_interval_ms: 25_000,
@@ -394,6 +408,12 @@ mod tests {
             Effect::Reply(bytes) => String::from_utf8(bytes.clone()).unwrap(),
             Effect::Binary(_) => panic!("JSON sessions send text"),
             Effect::Close(reason) => format!("close {}", reason.code),
+            Effect::Disconnect { code, reason } => format!("disconnect {code} {reason}"),
+            Effect::KeysWanted(of) => format!("keys of {of:?}"),
+            Effect::Ask { command, ask } => {
+                let call = String::from_utf8(ask.call.to_json(true)).unwrap();
+                format!("{command} ask {} {:?} {call}", ask.proxy.0, ask.call.method())
+            }
             Effect::Expire { channel } => format!("expire {channel}"),
             Effect::Request { command, request } => match request {
                 Request::Connect { user, .. } => format!("{command} connect {user}"),
@@ -909,7 +929,10 @@ mod tests {
                 Effect::Close(_) => assert_eq!(place + 1, out.len()),
                 Effect::Reply(bytes) => assert!(!bytes.contains(&b'\n')),
                 Effect::Binary(_) => panic!("JSON sessions send text"),
-                Effect::Expire { .. } => panic!("nothing expires by what is received"),
+                Effect::Expire { .. }
+                | Effect::Ask { .. }
+                | Effect::KeysWanted(_)
+                | Effect::Disconnect { .. } => panic!("nothing here leads to it"),
                 Effect::Request { request, .. } => {
                     if let Request::Publish { data, .. } = request {
                         assert!(!data.contains(&b'\n'));

@@ -6,21 +6,25 @@ use bytes::Bytes;
 
 use super::{
     Policy, Session,
-    command::{
-        ChannelRequest, HistoryRequest, PublishRequest, RpcRequest, SubscribeRequest, one_line,
-    },
-    error,
-    terms::Terms,
+    asking::About,
+    command::{ChannelRequest, HistoryRequest, PublishRequest, RpcRequest, SubscribeRequest},
+    error, one_line, reply,
+    terms::Wish,
 };
 use crate::{
     auth::{
-        TokenError,
+        Terms, TokenError,
         permissions::{self, Access},
     },
     channels::{ChannelOptions, NameFault},
     close::{BAD_REQUEST, CloseReason, INVALID_TOKEN},
     protocol::{
-        Effect, ErrorCode, HistoryFilter, Name, Now, Payload, Query, Request, StreamPosition,
+        Effect, ErrorCode, HistoryFilter, KeyUse, Name, Now, Payload, Query, Request,
+        StreamPosition,
+    },
+    proxy::{
+        BackendCall,
+        routes::{ChannelEvent, RpcRoute},
     },
 };
 
@@ -41,7 +45,7 @@ impl Session {
             Ok((channel, options)) => {
                 // An invalid token is answered so, whatever else would allow the subscription
                 // (centrifugo `OnSubscribe`).
-                let terms = match self.token_terms(now, policy, &channel, &request.token)? {
+                let terms = match self.token_terms(now, policy, &channel, &request.token, out)? {
                     Err(code) => {
                         out.push(error(id, code));
                         return Ok(());
@@ -53,12 +57,10 @@ impl Session {
                 match permissions::may_subscribe(channels, options, &channel, user, token, insecure)
                 {
                     Access::Allowed => {
-                        let terms = terms.unwrap_or_default();
-                        let options = Box::new(self.on_terms(policy, options, request, terms));
-                        let request = Request::Subscribe { channel, options };
-                        Effect::Request { command: id, request }
+                        let (wish, terms) = (Wish::of(request), terms.unwrap_or_default());
+                        self.subscription(now, policy, id, channel, &wish, terms)
                     }
-                    Access::AskBackend => error(id, ErrorCode::NOT_AVAILABLE),
+                    Access::AskBackend => self.ask_subscribe(policy, id, channel, options, request),
                     Access::IfSubscribed | Access::Denied => {
                         error(id, ErrorCode::PERMISSION_DENIED)
                     }
@@ -77,6 +79,7 @@ impl Session {
         policy: &Policy,
         channel: &str,
         token: &str,
+        out: &mut Vec<Effect>,
     ) -> Result<Result<Option<Terms>, ErrorCode>, CloseReason> {
         if token.is_empty() {
             return Ok(Ok(None));
@@ -88,17 +91,43 @@ impl Session {
             Ok(claims) => claims,
             Err(TokenError::Expired) => return Ok(Err(ErrorCode::TOKEN_EXPIRED)),
             Err(TokenError::Invalid(_)) => return Ok(Err(ErrorCode::PERMISSION_DENIED)),
-            Err(TokenError::UnknownKey) => return Ok(Err(ErrorCode::INTERNAL)),
+            Err(TokenError::UnknownKey) => {
+                out.push(Effect::KeysWanted(match policy.subscription_tokens {
+                    Some(_) => KeyUse::Subscriptions,
+                    None => KeyUse::Connections,
+                }));
+                return Ok(Err(ErrorCode::INTERNAL));
+            }
         };
         let of_other = !claims.client.is_empty() && claims.client != self.client_id();
         if claims.channel != channel || claims.user != *self.user || of_other {
             return Err(INVALID_TOKEN);
         }
-        let expire_at_unix_s = claims.expire_at_unix_s;
+        let expire_at_unix_s = claims.terms.expire_at_unix_s;
         if expire_at_unix_s != 0 && expire_at_unix_s <= now.unix_s {
             return Ok(Err(ErrorCode::EXPIRED));
         }
-        Ok(Ok(Some(Terms::of_claims(claims.options, expire_at_unix_s))))
+        Ok(Ok(Some(claims.terms)))
+    }
+
+    fn ask_subscribe(
+        &self,
+        policy: &Policy,
+        id: u32,
+        channel: Name,
+        options: &ChannelOptions,
+        request: &SubscribeRequest<'_>,
+    ) -> Effect {
+        let Some(proxy) = policy.proxies.of_channel(ChannelEvent::Subscribe, options) else {
+            return error(id, ErrorCode::NOT_AVAILABLE);
+        };
+        let call = BackendCall::Subscribe {
+            caller: self.caller(),
+            channel: Name::clone(&channel),
+            token: Name::from(&*request.token),
+            data: request.data.map(one_line),
+        };
+        About::Subscribe { channel, wish: Wish::of(request) }.asked(id, proxy, call)
     }
 
     pub(super) fn unsubscribe(
@@ -125,33 +154,48 @@ impl Session {
         request: &PublishRequest<'_>,
         out: &mut Vec<Effect>,
     ) -> Handled {
-        out.push(match self.publication(policy, request)? {
+        let effect = match self.named(policy, &request.channel)? {
             Err(code) => error(id, code),
-            Ok(request) => Effect::Request { command: id, request },
-        });
+            Ok((channel, options)) => self.publication(policy, id, channel, options, request),
+        };
+        out.push(effect);
         Ok(())
     }
 
     fn publication(
         &self,
         policy: &Policy,
+        id: u32,
+        channel: Name,
+        options: &ChannelOptions,
         request: &PublishRequest<'_>,
-    ) -> Result<Result<Request, ErrorCode>, CloseReason> {
-        let (channel, options) = match self.named(policy, &request.channel)? {
-            Ok(named) => named,
-            Err(code) => return Ok(Err(code)),
+    ) -> Effect {
+        let access = permissions::may_publish(options, self.user(), policy.insecure);
+        let proxy = policy.proxies.of_channel(ChannelEvent::Publish, options);
+        let refusal = match access {
+            Access::AskBackend if proxy.is_none() => Some(ErrorCode::NOT_AVAILABLE),
+            Access::Denied => Some(ErrorCode::PERMISSION_DENIED),
+            _ => None,
         };
-        let subscribers_only = match permissions::may_publish(options, self.user(), policy.insecure)
+        if let Some(code) = refusal {
+            return error(id, code);
+        }
+        let Some(data) = request.data.map(one_line) else {
+            return error(id, ErrorCode::BAD_REQUEST);
+        };
+        if access == Access::AskBackend
+            && let Some(proxy) = proxy
         {
-            Access::Allowed => false,
-            Access::IfSubscribed => true,
-            Access::AskBackend => return Ok(Err(ErrorCode::NOT_AVAILABLE)),
-            Access::Denied => return Ok(Err(ErrorCode::PERMISSION_DENIED)),
-        };
-        let Some(data) = request.data else { return Ok(Err(ErrorCode::BAD_REQUEST)) };
+            let (caller, published) = (self.caller(), data.clone());
+            let to = Name::clone(&channel);
+            let call = BackendCall::Publish { caller, channel: to, data: published };
+            return About::Publish { channel, data }.asked(id, proxy, call);
+        }
         let info = Some(Bytes::clone(&self.member(None).json));
-        let (data, payload) = (one_line(data), Payload::Json);
-        Ok(Ok(Request::Publish { channel, data, payload, info, subscribers_only }))
+        let (payload, subscribers_only) = (Payload::Json, access == Access::IfSubscribed);
+        let request =
+            Request::Publish { channel, data, payload, info, subscribers_only, extra: None };
+        Effect::Request { command: id, request }
     }
 
     /// Who is there, or how many (centrifugo `OnPresence`, `OnPresenceStats`).
@@ -217,8 +261,26 @@ impl Session {
         Ok(())
     }
 
-    pub(super) fn rpc(&self, id: u32, _request: &RpcRequest<'_>, out: &mut Vec<Effect>) -> Handled {
-        out.push(error(id, ErrorCode::NOT_AVAILABLE));
+    pub(super) fn rpc(
+        &self,
+        policy: &Policy,
+        id: u32,
+        request: &RpcRequest<'_>,
+        out: &mut Vec<Effect>,
+    ) -> Handled {
+        out.push(match policy.proxies.rpc.of_method(&request.method) {
+            RpcRoute::Ping => Effect::Reply(reply::rpc(id, None)),
+            RpcRoute::Unavailable => error(id, ErrorCode::NOT_AVAILABLE),
+            RpcRoute::Unknown => error(id, ErrorCode::METHOD_NOT_FOUND),
+            RpcRoute::Backend(proxy) => {
+                let call = BackendCall::Rpc {
+                    caller: self.caller(),
+                    method: Name::from(&*request.method),
+                    data: request.data.map(one_line),
+                };
+                About::Rpc.asked(id, proxy, call)
+            }
+        });
         Ok(())
     }
 
@@ -231,17 +293,18 @@ impl Session {
         request: &ChannelRequest<'_>,
         out: &mut Vec<Effect>,
     ) -> Handled {
-        let (channel, _) = match self.named(policy, &request.channel)? {
+        let (channel, options) = match self.named(policy, &request.channel)? {
             Ok(named) => named,
             Err(code) => {
                 out.push(error(id, code));
                 return Ok(());
             }
         };
-        if request.token.is_empty() {
+        let of_backend = policy.proxies.of_channel(ChannelEvent::SubRefresh, options).is_some();
+        if request.token.is_empty() || of_backend {
             return Err(BAD_REQUEST);
         }
-        match self.token_terms(now, policy, &channel, &request.token)? {
+        match self.token_terms(now, policy, &channel, &request.token, out)? {
             Err(code) => out.push(error(id, code)),
             Ok(terms) => {
                 let at_unix_s = terms.map_or(0, |terms| terms.expire_at_unix_s);

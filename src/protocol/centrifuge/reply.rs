@@ -200,9 +200,21 @@ pub(super) fn history(command: u32, history: &History) -> Vec<u8> {
     })
 }
 
+/// The result of an RPC command; `data` is JSON on one line.
+pub(super) fn rpc(command: u32, data: Option<&[u8]>) -> Vec<u8> {
+    result(command, "rpc", |object| {
+        object.raw("data", data);
+    })
+}
+
 /// `{"id":n,"error":{..}}`.
 pub(super) fn error(command: u32, error: ErrorCode) -> Vec<u8> {
     let ErrorCode { code, message, temporary } = error;
+    error_saying(command, code, message, temporary)
+}
+
+/// The same with an error that is not the protocol's own.
+pub(super) fn error_saying(command: u32, code: u16, message: &str, temporary: bool) -> Vec<u8> {
     result(command, "error", |object| {
         object
             .number("code", u64::from(code))

@@ -103,7 +103,7 @@ mod tests {
         let wanted = ["1 connect  to a b"];
         assert_eq!(said(&mut session, &policy, request), wanted);
         assert!(said(&mut session, &policy, "nonsense").is_empty());
-        let push = session.connected(NOW, &policy, 1, "s", &[]);
+        let push = session.connected(NOW, &policy, 1, "s", Vec::new());
         let push = String::from_utf8(push).unwrap();
         assert!(push.starts_with(r#"{"push":{"connect":{"client":""#), "{push}");
         assert!(push.ends_with(r#","ping":25,"session":"s"}}}"#), "no pong is asked for: {push}");
@@ -114,7 +114,7 @@ mod tests {
         let policy = super::super::tests::policy();
         let mut session = session(&policy);
         said(&mut session, &policy, "{}");
-        session.connected(NOW, &policy, 1, "", &[]);
+        session.connected(NOW, &policy, 1, "", Vec::new());
         for ping in 0..3 {
             let now = Now { monotonic_ms: NOW.monotonic_ms + ping * 25_000, ..NOW };
             assert_eq!(session.deadline_ms(), now.monotonic_ms);

@@ -1,0 +1,191 @@
+//! The proxies of the configuration as a list, and who in it is asked about what.
+
+use std::collections::BTreeMap;
+
+use super::Error;
+use crate::{
+    backend::{self, Backend, Bounds, Notifier, Trust, Workers},
+    channels::{ChannelOptions, ProxyName},
+    config::{self, Config, OptionalProxy, RpcOptions},
+    proxy::{
+        HeaderRules, ProxyId, Routes,
+        notices::VACATED_DELAY,
+        routes::{ChannelEvent, RpcRoutes},
+    },
+};
+
+/// What the configuration says of proxies to the backend, without that of device tokens.
+#[derive(Debug, Default)]
+pub(super) struct Proxies {
+    list: Vec<backend::Proxy>,
+    pub(super) routes: Routes,
+    /// Those that are told of channels.
+    notified: Vec<ProxyId>,
+}
+
+/// The ways to the threads that ask, not started, and to those that tell.
+#[derive(Debug, Default)]
+pub(super) struct Ways {
+    pub(super) backend: Option<(Backend, Workers)>,
+    pub(super) notifiers: BTreeMap<ProxyId, Notifier>,
+}
+
+impl Proxies {
+    /// # Errors
+    /// What is wrong with a proxy.
+    pub(super) fn new(config: &Config) -> Result<Self, Error> {
+        let mut proxies = Self::default();
+        for named in &config.proxies {
+            let name = format!("proxies: {}", named.name);
+            if let Some(id) = proxies.add(name, &named.proxy) {
+                proxies.routes.named.insert(named.name.clone(), id);
+            }
+        }
+        let mut optional = |event: &str, proxy: &OptionalProxy| {
+            let id =
+                proxy.enabled.then(|| proxies.add(format!("client.proxy.{event}"), &proxy.proxy));
+            id.flatten()
+        };
+        let connect = optional("connect", &config.client.proxy.connect);
+        let refresh = optional("refresh", &config.client.proxy.refresh);
+        (proxies.routes.connect, proxies.routes.refresh) = (connect, refresh);
+        proxies.add_channels(config);
+        proxies.add_rpc(config);
+        proxies.routes.headers = proxies.headers()?;
+        Ok(proxies)
+    }
+
+    fn add(&mut self, name: String, proxy: &config::Proxy) -> Option<ProxyId> {
+        let id = ProxyId(u16::try_from(self.list.len()).ok()?);
+        let static_headers = proxy.http.static_headers.iter();
+        self.list.push(backend::Proxy {
+            name,
+            endpoint: proxy.endpoint.clone()?,
+            timeout: proxy.timeout,
+            http_headers: proxy.http_headers.clone(),
+            emulated_headers: proxy.emulated_headers.clone(),
+            static_headers: static_headers
+                .map(|(name, value)| (name.clone(), value.expose().to_owned()))
+                .collect(),
+            include_connection_meta: proxy.include_connection_meta,
+            status_to_code_transforms: Vec::new(),
+        });
+        Some(id)
+    }
+
+    /// The proxies called "default" of the events that some namespace has with that name.
+    fn add_channels(&mut self, config: &Config) {
+        type Used = fn(&ChannelOptions) -> (bool, &ProxyName);
+        let channels = config.channel.channels();
+        let all = || {
+            let namespaces = channels.namespaces.values();
+            namespaces.chain([&channels.without_namespace])
+        };
+        let defaults = &config.channel.proxy;
+        let events: [(ChannelEvent, &str, &config::Proxy, Used); 4] = [
+            (ChannelEvent::Subscribe, "subscribe", &defaults.subscribe, |options| {
+                (options.subscribe_proxy_enabled, &options.subscribe_proxy_name)
+            }),
+            (ChannelEvent::Publish, "publish", &defaults.publish, |options| {
+                (options.publish_proxy_enabled, &options.publish_proxy_name)
+            }),
+            (ChannelEvent::SubRefresh, "sub_refresh", &defaults.sub_refresh, |options| {
+                (options.sub_refresh_proxy_enabled, &options.sub_refresh_proxy_name)
+            }),
+            (ChannelEvent::State, "state", &defaults.state, |options| {
+                (options.state_proxy_enabled, &options.state_proxy_name)
+            }),
+        ];
+        for (event, name, proxy, used) in events {
+            let is_used = all().any(|options| {
+                let (enabled, name) = used(options);
+                enabled && name.0 == ProxyName::DEFAULT
+            });
+            let id = is_used.then(|| self.add(format!("channel.proxy.{name}"), proxy)).flatten();
+            match event {
+                ChannelEvent::Subscribe => self.routes.subscribe = id,
+                ChannelEvent::Publish => self.routes.publish = id,
+                ChannelEvent::SubRefresh => self.routes.sub_refresh = id,
+                ChannelEvent::State => self.routes.state = id,
+            }
+        }
+        let routes = &self.routes;
+        let notified = all().filter_map(|o| routes.of_channel(ChannelEvent::State, o));
+        self.notified = notified.collect();
+        self.notified.sort_unstable();
+        self.notified.dedup();
+    }
+
+    fn add_rpc(&mut self, config: &Config) {
+        let rpc = &config.rpc;
+        let none = (None, &rpc.without_namespace);
+        let namespaces = rpc.namespaces.iter();
+        let all: Vec<(Option<&str>, &RpcOptions)> = namespaces
+            .map(|namespace| (Some(&*namespace.name), &namespace.options))
+            .chain([none])
+            .collect();
+        let is_default = |options: &RpcOptions| {
+            options.proxy_enabled && options.proxy_name.0 == ProxyName::DEFAULT
+        };
+        let default = all
+            .iter()
+            .any(|(_, options)| is_default(options))
+            .then(|| self.add("rpc.proxy".into(), &rpc.proxy))
+            .flatten();
+        let id = |options: &RpcOptions| match &*options.proxy_name.0 {
+            _ if !options.proxy_enabled => None,
+            ProxyName::DEFAULT => default,
+            name => self.routes.named.get(name).copied(),
+        };
+        let mut namespaces = BTreeMap::new();
+        let mut without_namespace = None;
+        for (name, options) in all {
+            match name {
+                Some(name) => {
+                    namespaces.insert(name.to_owned(), id(options));
+                }
+                None => without_namespace = id(options),
+            }
+        }
+        self.routes.rpc = RpcRoutes {
+            boundary: rpc.namespace_boundary.clone(),
+            without_namespace,
+            namespaces,
+            ping: rpc.ping.enabled.then(|| rpc.ping.method.clone()),
+        };
+    }
+
+    fn headers(&self) -> Result<HeaderRules, Error> {
+        let rules = self.list.iter().map(|proxy| {
+            HeaderRules::new(&proxy.http_headers, &proxy.emulated_headers)
+                .map_err(|error| Error::Backend(format!("{}: {error}", proxy.name)))
+        });
+        let rules: Vec<_> = rules.collect::<Result<_, _>>()?;
+        Ok(HeaderRules::union(&rules))
+    }
+
+    /// Whether the backend is told of channels.
+    pub(super) fn notifies(&self) -> bool {
+        !self.notified.is_empty()
+    }
+
+    /// Starts who tells, and opens the way to who asks.
+    ///
+    /// # Errors
+    /// What is wrong with a proxy, or that the system has no threads left.
+    pub(super) fn start(&self) -> Result<Ways, Error> {
+        if self.list.is_empty() {
+            return Ok(Ways::default());
+        }
+        let backend = Backend::new(&self.list, &Trust::System, Bounds::default());
+        let backend = backend.map_err(Error::Backend)?;
+        let mut notifiers = BTreeMap::new();
+        for id in &self.notified {
+            let proxy = &self.list[usize::from(id.0)];
+            let notifier = Notifier::start(proxy, &Trust::System, VACATED_DELAY)
+                .map_err(|error| Error::Backend(error.to_string()))?;
+            notifiers.insert(*id, notifier);
+        }
+        Ok(Ways { backend: Some(backend), notifiers })
+    }
+}
