@@ -13,6 +13,7 @@ const FILLER_BYTES: usize = 64 << 10;
 fn server() -> Server {
     let namespaces = json!([
         {"name": "latest", "slow_consumer": "latest"},
+        {"name": "prices", "slow_consumer": "latest", "conflation_tag": "symbol"},
         {"name": "oldest", "slow_consumer": "drop_oldest"},
         {
             "name": "state", "slow_consumer": "latest", "history_size": 100, "history_ttl": "1h",
@@ -60,6 +61,51 @@ fn a_slow_subscriber_gets_the_newest_and_what_it_loses_is_counted() {
         assert_eq!(slow.data()[0], "after", "it is connected and subscribed as before");
         assert_eq!(server.metric("slow_consumers_closed"), 0);
     }
+}
+
+#[test]
+fn of_publications_with_one_tag_a_slow_subscriber_gets_the_newest_of_each_value() {
+    const SYMBOLS: u64 = 3;
+    let server = server();
+    let mut slow = Client::subscribed(server.address, "prices:a");
+    let filler = "x".repeat(FILLER_BYTES);
+    let symbol_of = |number: u64| number % SYMBOLS;
+    let publish = |number: u64, filler: &str| {
+        let tags = json!({"symbol": symbol_of(number).to_string()});
+        let body = json!({"channel": "prices:a", "data": [number, filler], "tags": tags});
+        let answer = server.api("publish", &body);
+        assert!(answer["result"].is_object(), "{answer}");
+    };
+    let mut published = 0;
+    while published % 8 != 0 || server.metric("publications_overtaken") < 40 {
+        publish(published, &filler);
+        published += 1;
+        assert!(published < 3_000, "no bound was ever reached");
+    }
+    // Long quiet: its newest waits although others of the channel are newer by far.
+    let (first, rest) = (published, 4 * SYMBOLS);
+    for number in (first..).filter(|number| symbol_of(*number) != 0).take(rest as usize) {
+        publish(number, &filler);
+    }
+    let last = (first..).filter(|number| symbol_of(*number) != 0).nth(rest as usize - 1).unwrap();
+    let newest_of = |symbol| {
+        let below = if symbol == 0 { first - 1 } else { last };
+        (0..=below).rev().find(|number| symbol_of(*number) == symbol).unwrap()
+    };
+    let expected: Vec<u64> = (0..SYMBOLS).map(newest_of).collect();
+    let mut newest = vec![None; SYMBOLS as usize];
+    let mut read = 0;
+    while newest.iter().zip(&expected).any(|(newest, expected)| *newest != Some(*expected)) {
+        let number = slow.data()[0].as_u64().unwrap();
+        let newest = &mut newest[symbol_of(number) as usize];
+        assert!(newest.is_none_or(|newest| newest < number), "{number} after {newest:?}");
+        *newest = Some(number);
+        read += 1;
+    }
+    let lost = server.metric("publications_overtaken");
+    assert_eq!(read + lost, first + rest, "what it did not get is counted");
+    server.publish("prices:a", &json!(["after"]));
+    assert_eq!(slow.data()[0], "after");
 }
 
 #[test]
