@@ -222,7 +222,9 @@ impl Session {
     pub fn member(&self, chan_info: Option<&[u8]>) -> Arc<MemberInfo> {
         let client = self.client_id();
         let json = reply::client_info(&self.user, &client, self.info(), chan_info);
-        Arc::new(MemberInfo { client, user: Name::clone(&self.user), json: Bytes::from(json) })
+        // As long as the membership: without the room for more that it was written into.
+        let json = Bytes::from(json.into_boxed_slice());
+        Arc::new(MemberInfo { client, user: Name::clone(&self.user), json })
     }
 
     /// When [`due`](Self::due) is to be called next, in milliseconds of the monotonic clock;
