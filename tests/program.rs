@@ -161,6 +161,22 @@ fn a_file_that_is_checked_is_found_wrong_where_it_is() {
     let (code, _, stderr) = config(&["check", name]);
     assert_eq!(code, Some(0), "{stderr}");
     assert_says(&stderr, &["the HTTP API refuses every request: http_api.key is not set"]);
+    for (text, wrong) in [
+        (
+            "rpc:\n  without_namespace: {proxy_enabled: true}\n  proxy:\n    \
+             endpoint: http://b.example\n    http_headers: [Host]\n",
+            "host belongs to the connection",
+        ),
+        (
+            "client:\n  token:\n    issuer: a\n    issuer_regex: b\n    hmac_secret_key: k\n",
+            "issuer",
+        ),
+    ] {
+        fs::write(&path, text).expect("it can be written again");
+        let (code, stdout, stderr) = config(&["check", name]);
+        assert_eq!((code, &*stdout), (Some(1), ""), "{stderr}");
+        assert_says(&stderr, &[name, wrong]);
+    }
     fs::remove_file(&path).expect("it was written");
     let (code, _, stderr) = config(&["check", name]);
     assert_eq!(code, Some(1));

@@ -186,6 +186,15 @@ impl Proxies {
         !self.notified.is_empty()
     }
 
+    /// Whether all of them can be asked; nobody is.
+    ///
+    /// # Errors
+    /// What is wrong with a proxy.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        let backend = Backend::new(&self.list, &Trust::System, Bounds::default());
+        backend.map(|_| ()).map_err(Error::Backend)
+    }
+
     /// Starts who tells, and opens the way to who asks.
     ///
     /// # Errors
