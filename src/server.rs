@@ -366,6 +366,7 @@ fn settings(
             config::ErrorMode::Transport => ErrorMode::Transport,
         },
         watch,
+        metrics_path: Some(config.prometheus.handler_prefix).filter(|_| config.prometheus.enabled),
         health_path: Some(config.health.handler_prefix).filter(|_| config.health.enabled),
         page,
         endpoints,

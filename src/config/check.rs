@@ -359,6 +359,7 @@ fn paths(config: &Config) -> Result<(), Fault> {
         (config.uni_http_stream.enabled, &config.uni_http_stream.handler_prefix, "uni_http_stream"),
         (config.events.enabled, &config.events.handler_prefix, "events"),
         (!config.http_api.disabled, &config.http_api.handler_prefix, "http_api"),
+        (config.prometheus.enabled, &config.prometheus.handler_prefix, "prometheus"),
         (config.health.enabled, &config.health.handler_prefix, "health"),
     ] {
         if is_there && let Some(other) = taken.insert(path, key) {

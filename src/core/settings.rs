@@ -131,6 +131,8 @@ pub struct Settings {
     pub api_error_mode: ErrorMode,
     /// Watching of devices, if there is any.
     pub watch: Option<WatchSettings>,
+    /// Where measurements are collected, if anywhere.
+    pub metrics_path: Option<String>,
     /// Where the health endpoint is, if there is one.
     pub health_path: Option<String>,
     /// The page at `/`, if there is one.

@@ -167,6 +167,7 @@ pub fn process(
         api_prefix: "/api".to_owned(),
         api_error_mode: ErrorMode::Body,
         watch: None,
+        metrics_path: None,
         health_path: Some("/health".to_owned()),
         page: None,
         endpoints: Endpoints {
