@@ -45,6 +45,8 @@ pub(super) enum Asker {
     Http { reply: HttpReply, form: Form },
     /// A thread that is no shard, by its number.
     Outside(u64),
+    /// Nobody: this shard began it by itself.
+    Nobody,
     /// A batch of which this is a command.
     Batch { batch: Place, command: usize },
 }
@@ -386,6 +388,7 @@ impl Core {
                     self.fill_place(now, conn, place, out);
                 }
             },
+            Asker::Nobody => {}
             Asker::Outside(id) => {
                 self.outside_answers.push((id, super::OutsideAnswer::Called(outcome)));
             }
