@@ -181,6 +181,21 @@ fn the_defaults_are_a_file_that_can_be_served_with() {
 }
 
 #[test]
+fn the_files_of_the_readme_can_be_served_with() {
+    let readme = include_str!("../README.md");
+    let blocks: Vec<&str> = readme.split("```toml\n").skip(1).collect();
+    assert!(blocks.len() >= 3, "its files are fenced as toml");
+    for block in blocks {
+        let text = block.split("```").next().expect("text before the fence");
+        let path = file("readme.toml", text);
+        let (code, _, stderr) = config(&["check", path.to_str().expect("UTF-8")]);
+        assert_eq!(code, Some(0), "{stderr}{text}");
+        assert!(!stderr.contains("no effect"), "{stderr}");
+        fs::remove_file(path).expect("it was written");
+    }
+}
+
+#[test]
 fn development_mode_stays_on_this_machine() {
     for address in ["0.0.0.0:0", "[::]:0"] {
         let said = refusal(serve(&["--dev", "--listen", address], &[]));

@@ -58,7 +58,8 @@ pub(super) fn run(command: &Command) -> ExitCode {
                 for warning in &warnings {
                     eprintln!("warning: {warning}");
                 }
-                println!("{} can be served with, {} warnings", file.display(), warnings.len());
+                let many = if warnings.len() == 1 { "" } else { "s" };
+                println!("{} can be served with, {} warning{many}", file.display(), warnings.len());
                 ExitCode::SUCCESS
             }
             Err(error) => {
