@@ -464,8 +464,43 @@ fn errors_may_be_statuses_and_the_api_may_be_elsewhere() {
     assert_eq!(ask(&moved, "/backend/api/presence", "", "nowhere:a"), (404, unknown));
     let there = ask(&moved, "/backend/api/presence", "", "room:a");
     assert_eq!(there, (200, json!({"result": {"presence": {}}})));
-    for path in ["/api/presence", "/backend/apipresence", "/backend/api", "/backend/api/"] {
+    for path in ["/api/presence", "/backend/apipresence", "/backend/api/presence/"] {
         let (status, body) = ask(&moved, path, "", "room:a");
         assert_eq!((status, &body["error"]["code"]), (404, &json!(404)), "{path}");
     }
+}
+
+#[test]
+fn methods_without_paths_are_answered_by_a_line_each() {
+    let server = server();
+    let mut client = Client::connect(server.address);
+    client.subscribe("a");
+    let mut http = Connection::open(server.address);
+    let body = concat!(
+        r#"{"method":"publish","params":{"channel":"a","data":1}}"#,
+        "\n",
+        r#"{"method":"presence_stats","params":{"channel":"none:a"}}"#,
+        "\n",
+        r#"{"method":"broadcast","params":{"channels":["a"],"data":2}}"#,
+    );
+    let key = "Authorization: apikey k\r\n";
+    let answer = http.request("POST", "/api", key, body);
+    assert_eq!(answer.status, 200);
+    assert_eq!(
+        String::from_utf8(answer.body).unwrap(),
+        concat!(
+            r#"{"result":{}}"#,
+            "\n",
+            r#"{"error":{"code":102,"message":"unknown channel"}}"#,
+            "\n",
+            r#"{"result":{"responses":[{"result":{}}]}}"#,
+        )
+    );
+    assert_eq!(
+        [client.publication().1, client.publication().1],
+        [json!({"data": 1}), json!({"data": 2})]
+    );
+    assert_eq!(http.request("POST", "/api", "", body).status, 401);
+    assert_eq!(http.request("GET", "/api", key, "").status, 405);
+    assert_eq!(http.request("POST", "/api", key, "{").status, 400);
 }
