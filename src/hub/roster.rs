@@ -1,8 +1,8 @@
 //! Who is in one channel: those who want to be seen, and how many connections each user has there.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
-use super::{ShardId, SubRef};
+use super::{ShardId, SubRef, few::Few};
 use crate::protocol::{MemberInfo, Name, Wants};
 
 /// The members of a channel that want presence, or to be announced.
@@ -11,15 +11,14 @@ use crate::protocol::{MemberInfo, Name, Wants};
 /// nobody stays who is gone.
 #[derive(Debug, Default)]
 pub(super) struct Roster {
-    members: BTreeMap<(ShardId, u32), Entry>,
+    members: Few<(ShardId, u32), Entry>,
     /// Of every user that has members; all anonymous ones are one user.
-    users: BTreeMap<Name, Connections>,
+    users: Few<Name, Connections>,
     visible: u32,
     visible_users: u32,
 }
 
-/// Connections of one user, by what they want. One map for both: a map's first entry takes the room of
-/// eleven, and most channels have few users.
+/// Connections of one user, by what they want.
 #[derive(Debug, Default)]
 struct Connections {
     visible: u32,
@@ -51,10 +50,16 @@ impl Roster {
         wants: Wants,
         info: &Arc<MemberInfo>,
     ) -> Option<Change> {
-        let entry = Entry { generation: sub.generation, wants, info: Arc::clone(info) };
-        let before = self.members.insert((shard, sub.index), entry);
-        debug_assert!(before.is_none(), "the leave of the last tenant stands before this");
-        let connections = self.users.entry(Name::clone(&info.user)).or_default();
+        let entry = self.members.entry((shard, sub.index), || Entry {
+            generation: sub.generation,
+            wants,
+            info: Arc::clone(info),
+        });
+        debug_assert!(
+            Arc::ptr_eq(&entry.info, info),
+            "the leave of the last tenant stands before this"
+        );
+        let connections = self.users.entry(Name::clone(&info.user), Connections::default);
         if wants.presence {
             self.visible += 1;
             connections.visible += 1;
@@ -69,7 +74,7 @@ impl Roster {
     /// Forgets an attempt; what is to be announced, if it was there and is.
     pub(super) fn leave(&mut self, shard: ShardId, sub: SubRef) -> Option<Change> {
         let key = (shard, sub.index);
-        if self.members.get(&key)?.generation != sub.generation {
+        if self.members.get_mut(&key)?.generation != sub.generation {
             return None;
         }
         let Entry { wants, info, .. } = self.members.remove(&key)?;
