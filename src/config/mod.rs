@@ -2,7 +2,7 @@
 //!
 //! Names and nesting are those of Centrifugo v6 wherever an option means the same. What is
 //! tiderace's own says so: `shards`, `engine.*`, `log.format`, `http_api.max_request_body_size`, all
-//! of `watch`, `events`, and four options of channels. [`load`] makes a `Config` from file,
+//! of `watch`, `events`, `handlers`, and four options of channels. [`load`] makes a `Config` from file,
 //! environment and flags, and [`defaults()`] shows all there is; an embedder fills the fields itself.
 
 mod centrifugo;
@@ -37,7 +37,7 @@ pub use proxy::{
 };
 pub use secret::Secret;
 pub use transport::{
-    Emulation, Events, HttpStream, Sse, UniHttpStream, UniSse, UniWebsocket, Websocket,
+    Emulation, Events, Handlers, HttpStream, Sse, UniHttpStream, UniSse, UniWebsocket, Websocket,
 };
 pub use watch::{Watch, WatchToken};
 
@@ -86,6 +86,8 @@ section! {
         /// A channel as plain server-sent events, for an EventSource without a library.
         /// tiderace's own.
         events: Events;
+        /// WebSocket endpoints of an embedding program. tiderace's own.
+        handlers: Handlers;
         /// The HTTP API of the backend.
         http_api: HttpApi;
         /// Where measurements are collected.

@@ -4,7 +4,7 @@ use super::{
     Core, Session,
     endpoints::Asked as Transport,
     gathers::{Asker, Form},
-    requests::connection_ref,
+    settings,
     watch::Asked,
 };
 use crate::{
@@ -22,9 +22,9 @@ use crate::{
     hub::{Caller, ConnRef, HttpReply},
     limits::HTTP_HEAD_BYTES_MAX,
     protocol::{
-        Now,
+        Now, Upgrade,
         centrifuge::{self, Arrival},
-        handler::Context,
+        handler::Handler,
     },
 };
 use rand_chacha::rand_core::Rng;
@@ -40,7 +40,7 @@ enum Route {
     Watch(Asked),
     Transport(Transport, Option<Box<Arrival>>),
     Centrifuge { response: Vec<u8>, unidirectional: bool, arrival: Option<Box<Arrival>> },
-    Handler { response: Vec<u8>, route: usize },
+    Handler { response: Vec<u8>, handler: Box<dyn Handler> },
     Reject(http::Rejection),
 }
 
@@ -175,16 +175,9 @@ impl Core {
                 let reader = websocket::Reader::new();
                 self.slots.at(conn.slot).session = Session::Centrifuge { reader, session };
             }
-            Route::Handler { response, route } => {
+            Route::Handler { response, handler } => {
                 self.queue(conn, |out| out.extend_from_slice(&response));
-                self.wheel.clear(conn.slot);
-                let mut handler = (self.process.settings.routes[route].handler)();
-                let (mut effects, mut commands) = (Vec::new(), 0);
-                let connection = connection_ref(self.shard, conn);
-                handler.opened(&mut Context::new(&mut effects, connection, &mut commands));
-                let reader = websocket::Reader::new();
-                self.slots.at(conn.slot).session = Session::Handler { reader, handler, commands };
-                self.run(now, conn, &mut effects);
+                self.open_handler(now, conn, handler);
             }
         }
     }
@@ -251,11 +244,11 @@ impl super::Settings {
             body,
             keep_alive,
         };
-        let handler = self.routes.iter().position(|route| route.path == request.path);
+        let handler = self.routes.iter().find(|route| route.path == request.path);
         let path = request.path;
         let watch = self.watch.as_ref().and_then(|watch| watch.asked(request));
         match handler {
-            Some(route) => self.upgrade(request, |response| Route::Handler { response, route }),
+            Some(route) => self.handler(request, route),
             None if let Some(unidirectional) = self.endpoints.websocket_at(path) => {
                 self.upgrade(request, |response| self.centrifuge(request, response, unidirectional))
             }
@@ -318,36 +311,67 @@ impl super::Settings {
         }
     }
 
+    /// Asks the embedder's factory, which may refuse.
+    fn handler(&self, request: &Request<'_>, route: &settings::Route) -> Route {
+        let upgrade = match self.handshake(request) {
+            Ok(upgrade) => upgrade,
+            Err(answer) => return *answer,
+        };
+        match (route.handler)(&Upgrade::new(request, &upgrade.protocols)) {
+            Ok(handler) => {
+                let mut response = Vec::with_capacity(192);
+                let protocol = handler.subprotocol();
+                handshake::write_switching_protocols(&mut response, &upgrade, protocol);
+                Route::Handler { response, handler }
+            }
+            Err(refusal) => Route::Respond {
+                status: refusal.status(),
+                content_type: JSON,
+                body: refusal.into_body(),
+                keep_alive: request.keep_alive,
+            },
+        }
+    }
+
     fn centrifuge(&self, request: &Request<'_>, response: Vec<u8>, unidirectional: bool) -> Route {
         let arrival = self.policy.arrival(request);
         Route::Centrifuge { response, unidirectional, arrival }
     }
 
     fn upgrade(&self, request: &Request<'_>, route: impl FnOnce(Vec<u8>) -> Route) -> Route {
+        let upgrade = match self.handshake(request) {
+            Ok(upgrade) => upgrade,
+            Err(answer) => return *answer,
+        };
+        let protocol = upgrade.protocols.iter().copied().find(|name| *name == "centrifuge-json");
+        let mut response = Vec::with_capacity(192);
+        handshake::write_switching_protocols(&mut response, &upgrade, protocol);
+        route(response)
+    }
+
+    /// A handshake from an origin that is allowed, or the answer to what is none.
+    fn handshake<'a>(
+        &self,
+        request: &'a Request<'_>,
+    ) -> Result<handshake::Upgrade<'a>, Box<Route>> {
         let origin = request.header("origin");
         if !origin::is_allowed(origin, request.host(), &self.allowed_origins) {
-            return Route::Respond {
+            return Err(Box::new(Route::Respond {
                 status: 403,
                 content_type: JSON,
                 body: shapes::error_response(403, "the origin is not allowed"),
                 keep_alive: request.keep_alive,
-            };
+            }));
         }
         match handshake::upgrade(request) {
-            Ok(Some(upgrade)) => {
-                let protocol =
-                    upgrade.protocols.iter().copied().find(|name| *name == "centrifuge-json");
-                let mut response = Vec::with_capacity(192);
-                handshake::write_switching_protocols(&mut response, &upgrade, protocol);
-                route(response)
-            }
-            Ok(None) => Route::Respond {
+            Ok(Some(upgrade)) => Ok(upgrade),
+            Ok(None) => Err(Box::new(Route::Respond {
                 status: 426,
                 content_type: JSON,
                 body: shapes::error_response(426, "this is a WebSocket endpoint"),
                 keep_alive: request.keep_alive,
-            },
-            Err(rejection) => Route::Reject(rejection),
+            })),
+            Err(rejection) => Err(Box::new(Route::Reject(rejection))),
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::{
     api::{ErrorMode, ProcessStats},
     hub::{HashKey, HomeSettings, RecoveryBounds},
     limits::REFUSALS_IN_FLIGHT_MAX,
-    protocol::{Now, centrifuge::Policy, handler::Handler},
+    protocol::{Keepalive, Now, Refusal, Upgrade, centrifuge::Policy, handler::Handler},
 };
 
 /// A process: its shards' common constants and the one number that they share.
@@ -76,13 +76,16 @@ fn take(places: &AtomicUsize, max: usize) -> bool {
     places.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
 }
 
+/// Makes the handler of one connection, or refuses it before the 101.
+type Factory = dyn Fn(&Upgrade<'_>) -> Result<Box<dyn Handler>, Refusal> + Send + Sync;
+
 /// An embedder's WebSocket endpoint.
 #[derive(Clone)]
 pub struct Route {
     /// The exact path.
     pub path: String,
-    /// Makes the handler of one connection.
-    pub handler: Arc<dyn Fn() -> Box<dyn Handler> + Send + Sync>,
+    /// Asked on the connection's shard, which waits for it.
+    pub handler: Arc<Factory>,
 }
 
 impl fmt::Debug for Route {
@@ -143,6 +146,8 @@ pub struct Settings {
     pub endpoints: Endpoints,
     /// An embedder's endpoints.
     pub routes: Vec<Route>,
+    /// How their connections are watched.
+    pub keepalive: Keepalive,
     /// The node's name for people.
     pub node_name: String,
     /// What the process uses, given its uptime; asked from the core, measured outside.

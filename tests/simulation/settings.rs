@@ -15,7 +15,7 @@ use tiderace::{
     core::{Endpoint, Endpoints, Process, Route, Settings},
     hub::HashKey,
     limits::SEGMENT_BYTES_MAX,
-    protocol::{Now, centrifuge::Policy},
+    protocol::{Keepalive, Now, centrifuge::Policy},
     proxy::{ProxyId, Routes, routes::RpcRoutes},
 };
 
@@ -181,10 +181,11 @@ pub fn process(
         routes: vec![
             Route {
                 path: "/relay".to_owned(),
-                handler: Arc::new(move || Box::new(Relay::new(&handlers))),
+                handler: Arc::new(move |_| Ok(Box::new(Relay::new(&handlers)))),
             },
-            Route { path: "/stubborn".to_owned(), handler: Arc::new(|| Box::new(Stubborn)) },
+            Route { path: "/stubborn".to_owned(), handler: Arc::new(|_| Ok(Box::new(Stubborn))) },
         ],
+        keepalive: Keepalive { ping_interval_ms: 0, silence_timeout_ms: 0 },
         node_name: "simulated".to_owned(),
         process_stats: |_| ProcessStats::default(),
     };
