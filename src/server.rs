@@ -325,6 +325,8 @@ fn settings(
         history_bytes_max: config.engine.history_bytes_max,
         recovery_publications_max: client.recovery_max_publication_limit,
         user_connections_max: client.user_connection_limit.map(Into::into),
+        single_connection: client.subscribe_to_user_personal_channel.enabled
+            && client.subscribe_to_user_personal_channel.single_connection,
         message_bytes_max: config.websocket.message_size_limit,
         body_bytes_max: config.http_api.max_request_body_size,
         subscriptions_max: client.channel_limit,
@@ -366,6 +368,7 @@ fn settings(
             config::ErrorMode::Transport => ErrorMode::Transport,
         },
         watch,
+        metrics_path: Some(config.prometheus.handler_prefix).filter(|_| config.prometheus.enabled),
         health_path: Some(config.health.handler_prefix).filter(|_| config.health.enabled),
         page,
         endpoints,

@@ -102,14 +102,9 @@ fn client(client: &Client, warnings: &mut Vec<String>) -> Result<(), Fault> {
 /// Names options that are set and that nothing follows from.
 fn unused(config: &Config, warnings: &mut Vec<String>) {
     let (client, uni_websocket) = (&config.client, &config.uni_websocket);
-    let personal = &client.subscribe_to_user_personal_channel;
     let delay = Client::default().channel_position_check_delay;
     for (is_set, name) in [
         (client.channel_position_check_delay != delay, "client.channel_position_check_delay"),
-        (
-            personal.enabled && personal.single_connection,
-            "client.subscribe_to_user_personal_channel.single_connection",
-        ),
         (uni_websocket.join_push_messages, "uni_websocket.join_push_messages"),
         (uni_websocket.disable_disconnect_push, "uni_websocket.disable_disconnect_push"),
     ] {
@@ -359,6 +354,7 @@ fn paths(config: &Config) -> Result<(), Fault> {
         (config.uni_http_stream.enabled, &config.uni_http_stream.handler_prefix, "uni_http_stream"),
         (config.events.enabled, &config.events.handler_prefix, "events"),
         (!config.http_api.disabled, &config.http_api.handler_prefix, "http_api"),
+        (config.prometheus.enabled, &config.prometheus.handler_prefix, "prometheus"),
         (config.health.enabled, &config.health.handler_prefix, "health"),
     ] {
         if is_there && let Some(other) = taken.insert(path, key) {

@@ -88,6 +88,8 @@ section! {
         events: Events;
         /// The HTTP API of the backend.
         http_api: HttpApi;
+        /// Where measurements are collected.
+        prometheus: Prometheus;
         /// The health endpoint.
         health: Health;
         /// What this process is called.
@@ -145,6 +147,16 @@ section! {
         error_mode: ErrorMode = ErrorMode::Body, error_mode;
         /// Bytes of one request body. tiderace's own.
         max_request_body_size: usize = 1 << 20, |v| number(v, 128..=1 << 30);
+    }
+}
+
+section! {
+    /// `prometheus`: where measurements are collected.
+    Prometheus {
+        /// The endpoint answers GET, whoever asks.
+        enabled: bool = false, switch;
+        /// Its path.
+        handler_prefix: String = "/metrics".into(), path;
     }
 }
 

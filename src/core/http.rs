@@ -1,12 +1,15 @@
 //! HTTP of one connection: the API, health, the page, and upgrades to WebSocket.
 
 use super::{
-    Core, Session, endpoints::Asked as Transport, gathers::Asker, requests::connection_ref,
+    Core, Session,
+    endpoints::Asked as Transport,
+    gathers::{Asker, Form},
+    requests::connection_ref,
     watch::Asked,
 };
 use crate::{
     api::{
-        self, Call, ErrorMode, shapes,
+        self, Call, shapes,
         watch::{self, WatchCall},
     },
     auth::origin,
@@ -32,7 +35,7 @@ const PIPELINED_REQUESTS_MAX: u32 = 1_024;
 /// What one request leads to; holds nothing of the request's bytes.
 enum Route {
     Respond { status: u16, content_type: &'static str, body: Vec<u8>, keep_alive: bool },
-    Call { call: Call, keep_alive: bool, mode: ErrorMode },
+    Call { call: Call, keep_alive: bool, form: Form },
     WatchCall { call: WatchCall, keep_alive: bool },
     Watch(Asked),
     Transport(Transport, Option<Box<Arrival>>),
@@ -131,14 +134,14 @@ impl Core {
                 self.queue(conn, |out| http::write_rejection(out, &rejection));
                 self.end_requests(now, conn);
             }
-            Route::Call { call, keep_alive, mode } => {
+            Route::Call { call, keep_alive, form } => {
                 let connection = self.slots.at(conn.slot);
                 let place = connection.writer.reserve();
                 if let Session::Http(http) = &mut connection.session {
                     http.last |= !keep_alive;
                 }
                 let reply = HttpReply { conn, place, keep_alive };
-                self.call(now, Asker::Http { reply, mode }, call);
+                self.call(now, Asker::Http { reply, form }, call);
             }
             Route::WatchCall { call, keep_alive } => {
                 let connection = self.slots.at(conn.slot);
@@ -261,6 +264,10 @@ impl super::Settings {
             }
             None if let Some(asked) = watch => Route::Watch(asked),
             None if let Some(name) = self.api_method(path) => self.api(request, name),
+            None if self.metrics_path.as_deref() == Some(path) => match request.method {
+                "GET" => Route::Call { call: Call::Info, keep_alive, form: Form::Metrics },
+                _ => respond(405, JSON, shapes::error_response(405, "method not allowed")),
+            },
             None if self.health_path.as_deref() == Some(path) => match request.method {
                 "GET" | "HEAD" => respond(200, JSON, b"{}".to_vec()),
                 _ => respond(405, JSON, shapes::error_response(405, "method not allowed")),
@@ -306,7 +313,7 @@ impl super::Settings {
         let max = self.policy.channels.max_length;
         let mode = self.api_error_mode.of_request(name, request.header("x-centrifugo-error-mode"));
         match api::parse(mode, request.method, name, request.body, max) {
-            Ok(call) => Route::Call { call, keep_alive, mode },
+            Ok(call) => Route::Call { call, keep_alive, form: Form::Api(mode) },
             Err(error) => respond(error.status, error.body),
         }
     }

@@ -1,11 +1,13 @@
 //! What sessions ask of the core, and the answers on their way back into the queue.
 
-use super::{Core, Session, streams::events_at_begin};
+use super::{Core, Session, gathers::Asker, streams::events_at_begin};
 use crate::{
+    api::{Call, Disconnect, Target},
+    close::{CONNECTION_LIMIT, CloseReason},
     hub::{ConnRef, HomeAnswer, Pending, Publication, Read, ReplyTo, ToHome},
     limits::COMMANDS_IN_FLIGHT_MAX,
     protocol::{
-        Answer, ErrorCode, Now, Request, Subscribed, centrifuge,
+        Answer, ErrorCode, Name, Now, Request, Subscribed, centrifuge,
         handler::{ConnectionRef, Context},
     },
 };
@@ -207,6 +209,22 @@ impl Core {
             }
         };
         self.fill(conn, place, answer);
+        if self.process.settings.single_connection {
+            self.close_others(now, conn);
+        }
+    }
+
+    /// Closes the user's other connections. Of two that come at the same instant both may go, as in
+    /// Centrifugo.
+    fn close_others(&mut self, now: Now, conn: ConnRef) {
+        let connection = self.slots.at(conn.slot);
+        let registered = connection.registered;
+        let Some(session) = connection.session.centrifuge().filter(|_| registered) else { return };
+        let target = Target { user: Name::clone(session.user()), client: None, session: None };
+        let whitelist = [Name::from(session.client_id())].into();
+        let CloseReason { code, reason } = CONNECTION_LIMIT;
+        let disconnect = Some(Disconnect { code, reason: reason.into() });
+        self.call(now, Asker::Nobody, Call::Disconnect { target, whitelist, disconnect });
     }
 
     /// Tells a handler what became of its request, at the place in the connection's order where that

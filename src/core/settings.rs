@@ -103,6 +103,8 @@ pub struct Settings {
     pub recovery_publications_max: usize,
     /// Connections of one user; `None`: without a bound.
     pub user_connections_max: Option<usize>,
+    /// A new connection of a user closes its others.
+    pub single_connection: bool,
     /// Bytes of one message to an embedder's handler.
     pub message_bytes_max: usize,
     /// Bytes of one HTTP request body.
@@ -131,6 +133,8 @@ pub struct Settings {
     pub api_error_mode: ErrorMode,
     /// Watching of devices, if there is any.
     pub watch: Option<WatchSettings>,
+    /// Where measurements are collected, if anywhere.
+    pub metrics_path: Option<String>,
     /// Where the health endpoint is, if there is one.
     pub health_path: Option<String>,
     /// The page at `/`, if there is one.

@@ -152,6 +152,7 @@ pub fn process(
         queue_bytes_max: shape.queue_bytes_max,
         history_bytes_max: shape.features.history.map_or(1, |history| history.bytes_max),
         recovery_publications_max: RECOVERED_MAX,
+        single_connection: false,
         user_connections_max: shape.features.user_connections_max,
         message_bytes_max: 64 << 10,
         body_bytes_max: 64 << 10,
@@ -167,6 +168,7 @@ pub fn process(
         api_prefix: "/api".to_owned(),
         api_error_mode: ErrorMode::Body,
         watch: None,
+        metrics_path: None,
         health_path: Some("/health".to_owned()),
         page: None,
         endpoints: Endpoints {
