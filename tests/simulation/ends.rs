@@ -168,3 +168,23 @@ fn who_has_left_is_not_told_of_a_gap() {
     assert_eq!(heard.last().map(String::as_str), Some(r#"{"id":3,"unsubscribe":{}}"#), "{heard:?}");
     assert_eq!(scene.world.node.cores[0].counts().counters.positions_lost, 1);
 }
+
+/// Only who subscribes by itself may want not to be subscribed.
+#[test]
+fn a_connect_is_answered_whatever_it_wishes_of_a_recovery() {
+    let features = Features { history: Some(History::LASTING), ..Features::default() };
+    let mut scene = Scene::new(Shape { features, ..Shape::roomy(2) });
+    let user = settings::users().iter().find(|user| !user.channels.is_empty()).expect("dan");
+    let channel = name(user.channels[0]);
+    let client = scene.open(0);
+    scene.say(client, wire::upgrade("/connection/websocket"));
+    let wish = r#"{"recover":true,"epoch":"another","offset":7,"flag":2}"#;
+    let token = &user.token;
+    scene.tell(
+        client,
+        &format!(r#"{{"id":1,"connect":{{"token":"{token}","subs":{{"{channel}":{wish}}}}}}}"#),
+    );
+    scene.rest();
+    let heard = scene.hear(client);
+    assert!(heard.len() == 2 && heard[1].contains(r#""was_recovering":true"#), "{heard:?}");
+}
