@@ -389,8 +389,12 @@ impl Core {
             self.close(now, conn, close::SUBSCRIPTION_EXPIRED);
             return;
         }
-        self.leave(conn, sub);
-        self.tell(now, conn, |session, _, _| session.unsubscribed(channel, Unsubscribed::EXPIRED));
+        // Of what was not active yet the client has not heard; its own command is refused.
+        if self.end(now, conn, sub, Answer::Failed(ErrorCode::EXPIRED)) {
+            self.tell(now, conn, |session, _, _| {
+                session.unsubscribed(channel, Unsubscribed::EXPIRED)
+            });
+        }
     }
 
     /// Sends a connection what its session says of something that it did not ask for.
@@ -449,6 +453,9 @@ impl Core {
         let connection = self.slots.at(conn.slot);
         connection.subscriptions -= 1;
         let (channel, sub, key) = self.local.leave(&mut connection.first_subscription, sub);
+        if let Some(session) = connection.session.centrifuge() {
+            session.forget(&channel);
+        }
         let format = key.format;
         self.to_home(self.home_of(&channel), ToHome::Leave { channel, sub, format });
         if let Some((shard, reply)) = asked.and_then(|asked| asked.confirm) {
