@@ -58,10 +58,11 @@ impl Core {
                 continue;
             }
             let conn = ConnRef { slot: member.slot, generation: connection.generation };
-            let queued_bytes = connection.writer.queued_bytes();
-            if queued_bytes > bounds.of_policy(policy) {
-                let waits = connection.overruns > 0;
-                let overrun = Overrun { conn, sub: member.sub(), policy, bounds, waits };
+            let over = connection.writer.queued_bytes() > bounds.of_policy(policy);
+            let waits = connection.overruns > 0;
+            // Who lost its position has room again, and must get nothing from behind the gap.
+            if over || waits {
+                let overrun = Overrun { conn, sub: member.sub(), policy, bounds, over, waits };
                 let state = &self.subscriptions;
                 let taken = overrun.make_room(
                     &mut connection.writer,
