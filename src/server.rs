@@ -248,6 +248,15 @@ impl Crews {
     }
 }
 
+/// Whether proxies and tokens can be used as they are configured; nothing is started.
+///
+/// # Errors
+/// What the server would refuse to start for.
+pub(crate) fn check(config: &Config) -> Result<(), Error> {
+    Proxies::new(config)?.check()?;
+    tokens::verifiers(&config.client).map(|_| ())
+}
+
 /// The table of devices in `watch.token.table_file`.
 fn read_devices(file: &str) -> Result<Devices, Error> {
     let refuse = |error| Error::Devices(format!("watch.token.table_file {file}: {error}"));

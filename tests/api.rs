@@ -92,7 +92,7 @@ fn unix_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs()
 }
 
-/// Rows 6 and 15: nobody is there and all is well; one call reaches several channels.
+/// Nobody is there and all is well; one call reaches several channels.
 #[test]
 fn publications_have_places_tags_and_keys() {
     let server = server();
@@ -185,7 +185,7 @@ fn a_history_is_read_in_pages_and_removed() {
     }
 }
 
-/// Rows 13 and 15: every device of a user, wherever it is; what follows the answer is seen.
+/// Every device of a user, wherever it is; what follows the answer is seen.
 #[test]
 fn users_are_subscribed_and_unsubscribed() {
     let server = server();
@@ -245,7 +245,7 @@ fn users_are_subscribed_and_unsubscribed() {
     assert_eq!(stranger.command(&json!({"ping": {}}))["ping"], json!({}), "it was told nothing");
 }
 
-/// Rows 6 and 21: users are disconnected with a reason, all but some, or one alone, or nobody.
+/// Users are disconnected with a reason, all but some, or one alone, or nobody.
 #[test]
 fn users_are_disconnected() {
     let server = server();
@@ -308,7 +308,7 @@ fn connections_are_refreshed() {
     }
 }
 
-/// Row 21: id, user, what it says that it is, its channels. Both homes are asked for their channels.
+/// Id, user, what it says that it is, its channels. Both homes are asked for their channels.
 #[test]
 fn channels_and_connections_are_listed() {
     let server = server();
@@ -362,7 +362,7 @@ fn channels_and_connections_are_listed() {
     assert!(connections(json!({"user": ""})).is_empty());
 }
 
-/// Row 16: each command waits for the one before, whatever homes they are for.
+/// Each command waits for the one before, whatever homes they are for.
 #[test]
 fn a_batch_is_executed_in_its_order() {
     let server = server();
@@ -464,8 +464,43 @@ fn errors_may_be_statuses_and_the_api_may_be_elsewhere() {
     assert_eq!(ask(&moved, "/backend/api/presence", "", "nowhere:a"), (404, unknown));
     let there = ask(&moved, "/backend/api/presence", "", "room:a");
     assert_eq!(there, (200, json!({"result": {"presence": {}}})));
-    for path in ["/api/presence", "/backend/apipresence", "/backend/api", "/backend/api/"] {
+    for path in ["/api/presence", "/backend/apipresence", "/backend/api/presence/"] {
         let (status, body) = ask(&moved, path, "", "room:a");
         assert_eq!((status, &body["error"]["code"]), (404, &json!(404)), "{path}");
     }
+}
+
+#[test]
+fn methods_without_paths_are_answered_by_a_line_each() {
+    let server = server();
+    let mut client = Client::connect(server.address);
+    client.subscribe("a");
+    let mut http = Connection::open(server.address);
+    let body = concat!(
+        r#"{"method":"publish","params":{"channel":"a","data":1}}"#,
+        "\n",
+        r#"{"method":"presence_stats","params":{"channel":"none:a"}}"#,
+        "\n",
+        r#"{"method":"broadcast","params":{"channels":["a"],"data":2}}"#,
+    );
+    let key = "Authorization: apikey k\r\n";
+    let answer = http.request("POST", "/api", key, body);
+    assert_eq!(answer.status, 200);
+    assert_eq!(
+        String::from_utf8(answer.body).unwrap(),
+        concat!(
+            r#"{"result":{}}"#,
+            "\n",
+            r#"{"error":{"code":102,"message":"unknown channel"}}"#,
+            "\n",
+            r#"{"result":{"responses":[{"result":{}}]}}"#,
+        )
+    );
+    assert_eq!(
+        [client.publication().1, client.publication().1],
+        [json!({"data": 1}), json!({"data": 2})]
+    );
+    assert_eq!(http.request("POST", "/api", "", body).status, 401);
+    assert_eq!(http.request("GET", "/api", key, "").status, 405);
+    assert_eq!(http.request("POST", "/api", key, "{").status, 400);
 }

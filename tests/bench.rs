@@ -265,6 +265,53 @@ fn a_fleet_watches_is_woken_and_is_sent_away() {
     assert!(status.success(), "{stderr}");
 }
 
+/// The server of `benches/hub`, with two shards.
+fn hub() -> (support::Server, String) {
+    let config = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/hub.toml");
+    let key = [("TIDERACE_HTTP_API_KEY", "key")];
+    let server = support::Server::start(&["--config", config, "--shards", "2"], &key);
+    let target = format!("--target ws://{}/connection/websocket", server.address);
+    (server, target)
+}
+
+#[test]
+fn channels_are_counted_with_what_each_costs() {
+    let (server, target) = hub();
+    let pid = server.pid();
+    let report = bench(&format!(
+        "channels {target} --connections 6 --per-connection 40 --channel history:c --history 3 \
+         --rate 500 --server-pid {pid}"
+    ));
+    assert_exact(&report, 1);
+    let channels = &report["channels"];
+    assert_eq!(
+        [&channels["channels"], &channels["subscriptions"], &channels["history_entries"]],
+        [&json!(240), &json!(240), &json!(720)]
+    );
+    assert!(channels["bytes_per_history_entry"].is_f64(), "{channels}");
+    let report = bench(&format!(
+        "channels {target} --connections 5 --per-connection 40 --channel plain:c --shared"
+    ));
+    let channels = &report["channels"];
+    assert_eq!([&channels["channels"], &channels["subscriptions"]], [&json!(40), &json!(200)]);
+    assert_eq!(report["errors"], 0, "{report}");
+}
+
+#[test]
+fn members_come_and_go_beside_exact_deliveries() {
+    let (_server, target) = hub();
+    let moving = "--movers 4 --moves 40 --rate 50";
+    for (channel, pushed) in [("presence:m", false), ("joins:m", true)] {
+        let report =
+            bench(&format!("members {target} --connections 9 --channel {channel} {moving}"));
+        assert_exact(&report, 9);
+        let members = &report["members"];
+        assert!(number(members, "joins") >= number(members, "leaves"), "{members}");
+        assert!(number(members, "leaves") > 0, "{members}");
+        assert_eq!(number(members, "pushes") > 0, pushed, "{members}");
+    }
+}
+
 #[test]
 fn a_server_that_refuses_is_named_in_the_error() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

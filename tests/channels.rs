@@ -277,3 +277,20 @@ fn channels_of_users_are_theirs() {
         (&json!(true), &json!("missed"))
     );
 }
+
+#[test]
+fn a_client_comes_back_to_channels_that_the_backend_had_it_in() {
+    let server = server();
+    let mut ann = user(&server, "ann");
+    for channel in ["hist:a", "of:room#bob"] {
+        let answer = server.api("subscribe", &json!({"user": "ann", "channel": channel}));
+        assert_eq!(answer, json!({"result": {}}));
+        assert_eq!(ann.line()["push"]["channel"], channel);
+    }
+    ann.close();
+    // It says so, as official clients do, and is believed as far as it may subscribe by itself.
+    let subs = json!({"subs": {"hist:a": {}, "of:room#bob": {}, "$hist:a": {}, "none:a": {}}});
+    let (_ann, connected) = connect(&server, "ann", &json!({}), &subs);
+    let subs = connected["subs"].as_object().unwrap();
+    assert_eq!(subs.keys().collect::<Vec<_>>(), ["hist:a", "own:#ann"]);
+}

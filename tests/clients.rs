@@ -265,7 +265,7 @@ fn a_python_backend_publishes_broadcasts_and_asks() {
     assert_eq!(reached, ["news", "news", "sport"]);
 }
 
-/// Rows 6, 15 and 21 of the features, by the client that backends of Centrifugo have.
+/// By the client that backends of Centrifugo have.
 #[test]
 fn a_python_backend_calls_every_method() {
     let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))

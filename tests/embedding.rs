@@ -92,7 +92,7 @@ fn calls_about_devices_are_refused_where_they_make_no_sense() {
     assert!(without.shutdown());
 }
 
-/// Rows 12, 15 and 21 of the features: any thread publishes, reads, and acts on a user's connections.
+/// Any thread publishes, reads, and acts on a user's connections.
 #[test]
 fn an_embedder_publishes_reads_and_acts_on_users() {
     let mut config = config(false);

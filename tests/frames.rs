@@ -47,6 +47,16 @@ fn a_publication_is_one_frame_however_many_read_it() {
 }
 
 #[test]
+fn where_nobody_is_nothing_is_encoded_and_no_channel_is_made() {
+    let server = Server::dev(&[]);
+    for _ in 0..3 {
+        server.publish("empty", &json!("for nobody"));
+    }
+    assert_eq!(server.metric("frames_encoded"), 0);
+    assert_eq!(server.info()["num_channels"], 0);
+}
+
+#[test]
 fn a_mebibyte_for_a_thousand_is_not_a_thousand_mebibytes() {
     const MIB: u64 = 1 << 20;
     raise_open_files(4096);

@@ -7,6 +7,7 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::Command;
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use support::{Server, run, serve, websocket::Client};
 use tiderace::config::Config;
@@ -160,6 +161,22 @@ fn a_file_that_is_checked_is_found_wrong_where_it_is() {
     let (code, _, stderr) = config(&["check", name]);
     assert_eq!(code, Some(0), "{stderr}");
     assert_says(&stderr, &["the HTTP API refuses every request: http_api.key is not set"]);
+    for (text, wrong) in [
+        (
+            "rpc:\n  without_namespace: {proxy_enabled: true}\n  proxy:\n    \
+             endpoint: http://b.example\n    http_headers: [Host]\n",
+            "host belongs to the connection",
+        ),
+        (
+            "client:\n  token:\n    issuer: a\n    issuer_regex: b\n    hmac_secret_key: k\n",
+            "issuer",
+        ),
+    ] {
+        fs::write(&path, text).expect("it can be written again");
+        let (code, stdout, stderr) = config(&["check", name]);
+        assert_eq!((code, &*stdout), (Some(1), ""), "{stderr}");
+        assert_says(&stderr, &[name, wrong]);
+    }
     fs::remove_file(&path).expect("it was written");
     let (code, _, stderr) = config(&["check", name]);
     assert_eq!(code, Some(1));
@@ -176,6 +193,21 @@ fn the_defaults_are_a_file_that_can_be_served_with() {
         let (code, _, stderr) = config(&["check", path.to_str().expect("UTF-8")]);
         assert_eq!(code, Some(0), "{stderr}");
         assert_eq!(stderr.lines().count(), 2, "nobody can use such a server: {stderr}");
+        fs::remove_file(path).expect("it was written");
+    }
+}
+
+#[test]
+fn the_files_of_the_readme_can_be_served_with() {
+    let readme = include_str!("../README.md");
+    let blocks: Vec<&str> = readme.split("```toml\n").skip(1).collect();
+    assert!(blocks.len() >= 3, "its files are fenced as toml");
+    for block in blocks {
+        let text = block.split("```").next().expect("text before the fence");
+        let path = file("readme.toml", text);
+        let (code, _, stderr) = config(&["check", path.to_str().expect("UTF-8")]);
+        assert_eq!(code, Some(0), "{stderr}{text}");
+        assert!(!stderr.contains("no effect"), "{stderr}");
         fs::remove_file(path).expect("it was written");
     }
 }
@@ -266,4 +298,13 @@ fn a_stopped_process_goes_on() {
     signal("-CONT");
     server.publish("c", &json!(1));
     server.publish("d", &json!(1));
+}
+
+#[test]
+fn a_hangup_ends_no_server() {
+    let server = Server::dev(&[]);
+    let pid = Pid::from_raw(server.pid().try_into().expect("a process id")).expect("not 0");
+    kill_process(pid, Signal::HUP).expect("it runs");
+    let (status, stderr) = server.stop();
+    assert_eq!(status.code(), Some(0), "{stderr}");
 }

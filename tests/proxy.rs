@@ -346,6 +346,38 @@ fn procedures_are_found_by_namespace() {
 }
 
 #[test]
+fn statuses_stand_for_refusals_and_payloads_may_be_in_base64() {
+    let backend = Backend::start();
+    let more = json!({ "binary_encoding": true, "http": { "status_to_code_transforms": [
+        { "status_code": 404, "to_error": { "code": 404, "message": "no such thing" } },
+        { "status_code": 403, "to_disconnect": { "code": 4504, "reason": "forbidden" } },
+    ] } });
+    let config = json!({
+        "client": { "allow_anonymous_connect_without_token": true },
+        "rpc": {
+            "proxy": with(proxy(&backend, "/rpc"), &more),
+            "without_namespace": { "proxy_enabled": true },
+        },
+    });
+    let server = serve("transforms", &config);
+    let mut client = Client::connect(server.address);
+    let call = json!({ "rpc": { "method": "m", "data": { "a": 1 } } });
+    backend.say("/rpc", Say::result(&json!({ "b64data": "WzJd" })));
+    assert_eq!(client.command(&call)["rpc"], json!({ "data": [2] }));
+    let asked = backend.seen().body;
+    assert_eq!((&asked["encoding"], &asked["b64data"]), (&json!("binary"), &json!("eyJhIjoxfQ==")));
+    assert!(asked["data"].is_null(), "{asked}");
+    backend.say("/rpc", Say::Status(404, "nothing here".into()));
+    let reply = client.command(&call);
+    assert_eq!(reply["error"], json!({ "code": 404, "message": "no such thing" }));
+    backend.say("/rpc", Say::Status(500, "oh".into()));
+    assert_eq!(client.error_of(&call), 100);
+    backend.say("/rpc", Say::Status(403, String::new()));
+    client.send_command(&call);
+    assert_eq!(client.closed(), (4504, "forbidden".into()));
+}
+
+#[test]
 fn the_backend_refreshes_connections_and_ends_them() {
     let backend = Backend::start();
     let enabled = json!({ "enabled": true });

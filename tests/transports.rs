@@ -375,6 +375,8 @@ fn a_channel_is_an_event_stream_for_any_client() {
         let event = |data: &str| Some(Event { data: data.into(), ..Event::default() });
         assert_eq!(stream.next(), event(r#"{"text":"1\n2"}"#));
         assert_eq!(stream.next(), event("\"x\""));
+        // Not all at once, and not for ever.
+        assert!(stream.retry_ms.is_some_and(|ms| (1_000..3_000).contains(&ms)), "it comes back");
     }
     // What a bare EventSource should not try again is no stream at all.
     let forged = sign_connection("another secret", "42", None, None);

@@ -14,7 +14,8 @@ use super::{
 use crate::{limits::BATCH_COMMANDS_MAX, protocol::ErrorCode};
 
 /// What Centrifugo's API answers to a command that has no method of its own.
-const NOT_FOUND: ErrorCode = ErrorCode { message: "not found", ..ErrorCode::METHOD_NOT_FOUND };
+pub(super) const NOT_FOUND: ErrorCode =
+    ErrorCode { message: "not found", ..ErrorCode::METHOD_NOT_FOUND };
 
 /// Reads a whole batch. Its commands are checked one by one as they are read, so that what waits is
 /// calls and no more than their bound.

@@ -4,6 +4,7 @@ mod batch;
 mod call;
 mod info;
 mod key;
+mod legacy;
 mod parse;
 mod reply;
 pub mod shapes;

@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 use super::{
     batch::Batch,
     call::{Call, ConnectionsOf, Disconnect, Subscribe, Target},
+    legacy,
     shapes::{ApiError, ErrorMode, refused_as, transport_error},
 };
 use crate::{
@@ -26,12 +27,12 @@ use crate::{
     },
 };
 
-/// Parses a request; `name` is what its path has behind the prefix of the API, such as `publish`.
+/// Parses a request; `name` is what its path has behind the prefix of the API, such as `publish`, or
+/// nothing where the body says which methods are called.
 /// Unknown fields are accepted, so is `delta`, an offer that a server need not take.
 ///
 /// # Errors
-/// The whole response: 404 for an unknown method (also for `POST /api` with the method in the body,
-/// which Centrifugo keeps for old clients only), 405 for anything but POST, 400 with a text that
+/// The whole response: 404 for an unknown method, 405 for anything but POST, 400 with a text that
 /// says where for a body that is not the right JSON, and as `mode` has it an error 107 or 108 for
 /// what cannot be done.
 pub fn parse(
@@ -42,13 +43,14 @@ pub fn parse(
     channel_bytes_max: usize,
 ) -> Result<Call, ApiError> {
     let called = Method::named(name);
-    if called.is_none() && name != "batch" {
+    if called.is_none() && !matches!(name, "" | "batch") {
         return Err(transport_error(404, "no such API method"));
     }
     if method != "POST" {
         return Err(transport_error(405, "API methods are called with POST"));
     }
     let call = match called {
+        None if name.is_empty() => return legacy::parse(body, channel_bytes_max),
         None => parse_as(Batch { channel_bytes_max }, body),
         // They look at nothing in their bodies.
         Some(Method::Info) => Ok(Ok(Call::Info)),
@@ -643,7 +645,7 @@ mod tests {
     #[test]
     fn what_is_no_request_has_a_status_of_its_own() {
         let mode = ErrorMode::Transport;
-        for name in ["", "nothing", "wake", "/publish"] {
+        for name in ["nothing", "wake", "/publish"] {
             let body = br#"{"method":"publish","params":{}}"#;
             assert_eq!(status(parse(mode, "POST", name, body, 10)), (404, 404));
         }

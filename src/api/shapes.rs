@@ -27,21 +27,28 @@ pub enum ErrorMode {
     Body,
     /// With a status that fits the error, and the error alone as the body.
     Transport,
+    /// As `Body` has it, and the replies of a batch are a line each, as they are where a request
+    /// names its methods in its body.
+    Lines,
 }
 
 impl ErrorMode {
-    /// The mode of one request: `Transport` if the header `X-Centrifugo-Error-Mode` asks for it,
-    /// otherwise the configured one.
-    pub fn of_request(self, header: Option<&[u8]>) -> Self {
-        if header == Some(b"transport") { Self::Transport } else { self }
+    /// The mode of one request for the method that its path names, if it does: `Transport` if the
+    /// header `X-Centrifugo-Error-Mode` asks for it, otherwise the configured one.
+    pub fn of_request(self, name: &str, header: Option<&[u8]>) -> Self {
+        match header {
+            _ if name.is_empty() => Self::Lines,
+            Some(b"transport") => Self::Transport,
+            _ => self,
+        }
     }
 
     /// The status of an error (centrifugo `MapErrorToHTTPCode`). What Centrifugo's API never answers
     /// is 400: an error that is not ours must not look like one.
     fn status(self, error: ErrorCode) -> u16 {
         match (self, error.code) {
-            (Self::Body, 111) => 503,
-            (Self::Body, _) => 200,
+            (Self::Body | Self::Lines, 111) => 503,
+            (Self::Body | Self::Lines, _) => 200,
             (Self::Transport, 100) => 500,
             (Self::Transport, 102 | 104) => 404,
             (Self::Transport, 111) => 429,
@@ -57,19 +64,29 @@ impl ErrorMode {
 pub fn response(mode: ErrorMode, outcome: &Result<Reply, ErrorCode>) -> (u16, Vec<u8>) {
     let mut out = Vec::with_capacity(64);
     let status = match outcome {
+        Ok(Reply::Batch(replies)) if mode == ErrorMode::Lines => {
+            for (index, reply) in replies.iter().enumerate() {
+                if index > 0 {
+                    out.push(b'\n');
+                }
+                match reply {
+                    Ok(reply) => write_result(&mut out, reply),
+                    Err(error) => write_error(&mut out, *error),
+                }
+            }
+            200
+        }
         Ok(Reply::Batch(replies)) => {
             write_replies(&mut out, replies);
             200
         }
         Ok(reply) => {
-            out.extend_from_slice(b"{\"result\":");
-            write_reply(&mut out, reply);
-            out.push(b'}');
+            write_result(&mut out, reply);
             200
         }
         Err(error) => {
             match mode {
-                ErrorMode::Body => write_error(&mut out, *error),
+                ErrorMode::Body | ErrorMode::Lines => write_error(&mut out, *error),
                 ErrorMode::Transport => write_json(&mut out, &ErrorBody::from(*error)),
             }
             mode.status(*error)
@@ -125,6 +142,12 @@ struct ErrorResponse<'a> {
 
 fn write_error(out: &mut Vec<u8>, error: ErrorCode) {
     write_json(out, &ErrorResponse { error: error.into() });
+}
+
+fn write_result(out: &mut Vec<u8>, reply: &Reply) {
+    out.extend_from_slice(b"{\"result\":");
+    write_reply(out, reply);
+    out.push(b'}');
 }
 
 fn write_replies(out: &mut Vec<u8>, replies: &[Result<Reply, ErrorCode>]) {
@@ -452,9 +475,10 @@ mod tests {
     #[test]
     fn a_request_may_ask_for_statuses() {
         for mode in [ErrorMode::Body, ErrorMode::Transport] {
-            assert_eq!(mode.of_request(Some(b"transport")), ErrorMode::Transport);
+            assert_eq!(mode.of_request("info", Some(b"transport")), ErrorMode::Transport);
+            assert_eq!(mode.of_request("", Some(b"transport")), ErrorMode::Lines);
             for header in [None, Some(&b"any"[..]), Some(b"")] {
-                assert_eq!(mode.of_request(header), mode);
+                assert_eq!(mode.of_request("info", header), mode);
             }
         }
     }

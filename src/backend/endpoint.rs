@@ -13,6 +13,7 @@ use crate::{
     proxy::{
         BackendAnswer, BackendCall, Failure, HeaderRules, Method,
         answers::{self, Refusal},
+        calls::Encoding,
         headers::check_name,
         notices::{self, Notice},
     },
@@ -40,6 +41,8 @@ pub struct Proxy {
     pub static_headers: Vec<(String, String)>,
     /// Whether calls carry the connection's meta.
     pub include_connection_meta: bool,
+    /// Whether calls carry payloads in Base64.
+    pub binary_encoding: bool,
     /// What a status other than 200 means, where it means more than a failure.
     pub status_to_code_transforms: Vec<(u16, Refusal)>,
 }
@@ -70,6 +73,7 @@ pub(super) struct Endpoint {
     rules: HeaderRules,
     static_headers: HeaderMap,
     include_meta: bool,
+    encoding: Encoding,
     transforms: Vec<(u16, Refusal)>,
     agent: Agent,
 }
@@ -150,6 +154,7 @@ impl Endpoint {
                 .map_err(refuse)?,
             static_headers,
             include_meta: proxy.include_connection_meta,
+            encoding: if proxy.binary_encoding { Encoding::Binary } else { Encoding::Json },
             transforms: proxy.status_to_code_transforms.clone(),
             agent: agent.clone(),
         })
@@ -180,7 +185,8 @@ impl Endpoint {
     }
 
     fn ask_about_caller(&self, call: &BackendCall) -> Result<BackendAnswer, Missing> {
-        let (status, body) = self.post(self.headers(call), call.to_json(self.include_meta))?;
+        let (status, body) =
+            self.post(self.headers(call), call.to_json(self.include_meta, self.encoding))?;
         if let Some((_, refusal)) = self.transforms.iter().find(|(from, _)| *from == status) {
             return Ok(match call.method() {
                 // As to any refusal of a refresh: there is no result.

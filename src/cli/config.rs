@@ -1,5 +1,6 @@
 //! `tiderace config`: is a file right, and what could stand in one.
 
+use std::error::Error;
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
@@ -8,12 +9,13 @@ use std::process::ExitCode;
 use clap::{Subcommand, ValueEnum};
 
 use crate::config::{self, Config, Loaded};
+use crate::server;
 
 /// Check a configuration file, or show all options.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Say whether a file can be served with, and what in it has no effect. TIDERACE_ variables
-    /// count, as they do for the server
+    /// Say whether a file can be served with, and what in it has no effect. Variables
+    /// that begin with TIDERACE_ or CENTRIFUGO_ count, as they do for the server
     Check {
         /// Configuration file: .toml, .json, .yaml or .yml, written for tiderace or Centrifugo v6
         #[arg(value_name = "FILE")]
@@ -58,7 +60,8 @@ pub(super) fn run(command: &Command) -> ExitCode {
                 for warning in &warnings {
                     eprintln!("warning: {warning}");
                 }
-                println!("{} can be served with, {} warnings", file.display(), warnings.len());
+                let many = if warnings.len() == 1 { "" } else { "s" };
+                println!("{} can be served with, {} warning{many}", file.display(), warnings.len());
                 ExitCode::SUCCESS
             }
             Err(error) => {
@@ -72,8 +75,9 @@ pub(super) fn run(command: &Command) -> ExitCode {
 fn check(
     file: &std::path::Path,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
-) -> Result<Loaded, config::ConfigError> {
+) -> Result<Loaded, Box<dyn Error>> {
     let mut loaded = config::load(Config::default(), Some(file), environment, &[])?;
+    server::check(&loaded.config).map_err(|error| format!("{}: {error}", file.display()))?;
     let missing = super::serve::missing_access(&loaded.config);
     loaded.warnings.extend(missing.iter().map(|missing| missing.effect.to_owned()));
     Ok(loaded)

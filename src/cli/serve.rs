@@ -18,8 +18,8 @@ use crate::server::Server;
 /// Run the server.
 ///
 /// Every option of the configuration file can also be set by an environment variable:
-/// `client.ping_interval` is TIDERACE_CLIENT_PING_INTERVAL. Flags win over the environment, the
-/// environment over the file.
+/// `client.ping_interval` is TIDERACE_CLIENT_PING_INTERVAL, or CENTRIFUGO_CLIENT_PING_INTERVAL. Flags win
+/// over the environment, the environment over the file.
 #[derive(Debug, Default, Args)]
 pub(super) struct Arguments {
     /// Configuration file: .toml, .json, .yaml or .yml
@@ -92,16 +92,17 @@ fn start(
     if dev {
         builder = builder.page(include_str!("../api/page.html"));
     }
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
-    if has_device_table {
-        signals.add_signal(SIGHUP)?;
-    }
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
     let server = builder.start()?;
     on_listening(server.address());
     let handle = server.handle();
     for signal in signals.forever() {
         if signal != SIGHUP {
             break;
+        }
+        if !has_device_table {
+            tracing::warn!("SIGHUP changes nothing: the configuration is read at the start alone");
+            continue;
         }
         match handle.reload_devices() {
             Ok(()) => tracing::info!("the table of devices was read anew"),

@@ -92,8 +92,7 @@ const PROXIES: &[&str] = &[
 ];
 
 /// Missing features of proxies, below each of [`PROXIES`].
-const PROXY_FEATURES: &[&str] =
-    &["binary_encoding", "grpc", "grpc_metadata", "http.status_to_code_transforms", "http.tls"];
+const PROXY_FEATURES: &[&str] = &["grpc", "grpc_metadata", "http.tls"];
 
 /// Paths that ask for what is so anyway: no statistics are sent to anybody.
 const NOTHING: &[&str] = &["usage_stats"];

@@ -55,6 +55,9 @@ pub(super) fn check(config: &Config) -> Result<Vec<String>, Fault> {
         }
     }
     rpc(&config.rpc, &names)?;
+    for (path, proxy) in proxies(config) {
+        status_transforms(&path, proxy)?;
+    }
     personal_channel(config)?;
     paths(config)?;
     unused(config, &mut warnings);
@@ -63,7 +66,8 @@ pub(super) fn check(config: &Config) -> Result<Vec<String>, Fault> {
 }
 
 fn client(client: &Client, warnings: &mut Vec<String>) -> Result<(), Fault> {
-    if client.pong_timeout >= client.ping_interval {
+    let pings = !client.ping_interval.is_zero();
+    if pings && client.pong_timeout >= client.ping_interval {
         let message = format!(
             "{:?} must be below client.ping_interval, which is {:?}",
             client.pong_timeout, client.ping_interval
@@ -74,6 +78,16 @@ fn client(client: &Client, warnings: &mut Vec<String>) -> Result<(), Fault> {
         if proxy.enabled && proxy.proxy.endpoint.is_none() {
             let key = format!("client.proxy.{event}.enabled");
             return fault(key, format!("needs client.proxy.{event}.endpoint"));
+        }
+    }
+    for (path, token) in [
+        ("client.token", &client.token),
+        ("client.subscription_token", &client.subscription_token.token),
+    ] {
+        if token.jwks_public_endpoint.as_ref().is_some_and(|url| url.contains("{{")) {
+            let message = "has a variable, which Centrifugo takes from the token; tiderace fetches \
+                 the keys of one URL";
+            return fault(format!("{path}.jwks_public_endpoint"), message);
         }
     }
     if client.subscription_token.enabled && !client.subscription_token.token.has_key() {
@@ -144,6 +158,41 @@ fn proxy_use(
         }
     } else if enabled && default.endpoint.is_none() {
         return fault(format!("{path}_enabled"), format!("needs {section}.endpoint"));
+    }
+    Ok(())
+}
+
+/// Every proxy, used or not, with its path.
+fn proxies(config: &Config) -> impl Iterator<Item = (String, &Proxy)> {
+    let (client, channel) = (&config.client.proxy, &config.channel.proxy);
+    let own = [
+        ("client.proxy.connect", &client.connect.proxy),
+        ("client.proxy.refresh", &client.refresh.proxy),
+        ("channel.proxy.subscribe", &channel.subscribe),
+        ("channel.proxy.publish", &channel.publish),
+        ("channel.proxy.sub_refresh", &channel.sub_refresh),
+        ("channel.proxy.state", &channel.state),
+        ("rpc.proxy", &config.rpc.proxy),
+    ];
+    let named = config.proxies.iter().enumerate();
+    let named = named.map(|(index, named)| (format!("proxies[{index}]"), &named.proxy));
+    own.into_iter().map(|(path, proxy)| (path.to_owned(), proxy)).chain(named)
+}
+
+/// Whether every status stands for one refusal.
+fn status_transforms(path: &str, proxy: &Proxy) -> Result<(), Fault> {
+    for (index, transform) in proxy.http.status_to_code_transforms.iter().enumerate() {
+        let key = |name: &str| format!("{path}.http.status_to_code_transforms[{index}]{name}");
+        if matches!(transform.status_code, 0 | 200) {
+            return fault(key(""), "needs a status_code other than 200");
+        }
+        match (transform.to_error.code, transform.to_disconnect.code) {
+            (0, 0) => return fault(key(""), "needs to_error.code or to_disconnect.code"),
+            (0, 4000..=4999) | (100..=113 | 400..=1999, 0) => {}
+            (0, _) => return fault(key(".to_disconnect.code"), "must be from 4000 to 4999"),
+            (_, 0) => return fault(key(".to_error.code"), "must be from 400 to 1999"),
+            _ => return fault(key(""), "has both to_error and to_disconnect"),
+        }
     }
     Ok(())
 }
@@ -325,7 +374,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::{NamedProxy, Namespace, RpcNamespace};
+    use crate::config::{NamedProxy, Namespace, RpcNamespace, StatusTransform};
 
     /// The key that is to blame in a default configuration that was changed so.
     fn blamed(change: impl FnOnce(&mut Config)) -> String {
@@ -490,6 +539,46 @@ mod tests {
         assert_eq!(by_name(&["yours"]), "channel.without_namespace.publish_proxy_name");
         let rpc = blamed(|config| config.rpc.without_namespace.proxy_enabled = true);
         assert_eq!(rpc, "rpc.without_namespace.proxy_enabled");
+    }
+
+    #[test]
+    fn statuses_stand_for_one_refusal() {
+        let blamed = |status_code, error, disconnect| {
+            blamed(|config| {
+                let mut transform = StatusTransform { status_code, ..StatusTransform::default() };
+                transform.to_error.code = error;
+                transform.to_disconnect.code = disconnect;
+                config.rpc.proxy.http.status_to_code_transforms.push(transform);
+            })
+        };
+        let key = "rpc.proxy.http.status_to_code_transforms[0]";
+        assert_eq!(blamed(404, 404, 0), "nothing");
+        assert_eq!(blamed(404, 103, 0), "nothing");
+        assert_eq!(blamed(403, 0, 4504), "nothing");
+        for (status_code, error, disconnect, end) in [
+            (0, 404, 0, ""),
+            (200, 404, 0, ""),
+            (404, 0, 0, ""),
+            (404, 404, 4000, ""),
+            (404, 200, 0, ".to_error.code"),
+            (404, 0, 3000, ".to_disconnect.code"),
+        ] {
+            assert_eq!(blamed(status_code, error, disconnect), format!("{key}{end}"));
+        }
+    }
+
+    #[test]
+    fn who_is_not_pinged_needs_no_answer() {
+        assert_eq!(blamed(|c| c.client.ping_interval = Duration::ZERO), "nothing");
+        assert_eq!(blamed(|c| c.client.pong_timeout = Duration::ZERO), "nothing");
+    }
+
+    #[test]
+    fn key_sets_have_one_url() {
+        let blamed = |url: &str| blamed(|c| c.client.token.jwks_public_endpoint = Some(url.into()));
+        assert_eq!(blamed("https://sso.example/a/certs"), "nothing");
+        let key = "client.token.jwks_public_endpoint";
+        assert_eq!(blamed("https://sso.example/{{realm}}/certs"), key);
     }
 
     #[test]

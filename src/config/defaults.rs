@@ -155,6 +155,9 @@ mod tests {
         );
         assert!(toml.contains("#   history_size (0): Publications kept"), "{toml}");
         let yaml = defaults(Format::Yaml);
-        assert!(yaml.contains("  # Time to answer a ping.\n  pong_timeout: \"8s\"\n"), "{yaml}");
+        assert!(
+            yaml.contains("  # Time to send the connect command.\n  stale_close_delay: \"10s\"\n"),
+            "{yaml}"
+        );
     }
 }

@@ -16,6 +16,9 @@ use super::value::Value;
 /// Bytes of a configuration file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
+/// What the names of variables begin with: Centrifugo's, and ours.
+const PREFIXES: [&str; 2] = ["CENTRIFUGO_", "TIDERACE_"];
+
 /// A configuration, and what its writer should know.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Loaded {
@@ -38,8 +41,9 @@ pub struct Flag {
 /// Reads every source; later ones win: `defaults`, `file`, `environment`, `flags`.
 ///
 /// The format of the file follows from its extension: `toml`, `json`, `yaml` or `yml`. Of the
-/// environment, names that begin with `TIDERACE_` are looked at, `TIDERACE_CONFIG` excepted; a list
-/// of sections is one variable with JSON, and replaces that of the file.
+/// environment, names that begin with `CENTRIFUGO_` are looked at, and after them those that begin
+/// with `TIDERACE_`, `TIDERACE_CONFIG` excepted; a list of sections is one variable with JSON, and
+/// replaces that of the file, and each option of an element that has a name is a variable too.
 /// An unknown key of the file is an error, because it is most likely misspelt; an unknown variable
 /// is a warning, because others may share the prefix. An option that Centrifugo has and tiderace
 /// does not is a warning, or an error if its loss would open something that the file closes.
@@ -134,17 +138,23 @@ fn read_environment(
     let mut variables: Vec<_> = environment
         .into_iter()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
-        .filter(|(name, _)| name.starts_with("TIDERACE_") && name != "TIDERACE_CONFIG")
+        .filter(|(name, _)| PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
+        .filter(|(name, _)| name != "TIDERACE_CONFIG")
         .collect();
+    // By their prefix first, so that ours win.
     variables.sort();
     let known = environment_names(config);
     for (name, value) in variables {
+        let own_name = match name.strip_prefix("CENTRIFUGO_") {
+            Some(rest) => format!("TIDERACE_{rest}"),
+            None => name.clone(),
+        };
         let place = Place::Environment(name.clone());
         let refuse = |message| ConfigError { place: place.clone(), key: None, message };
         let value = value.into_string().map_err(|_| refuse("is not UTF-8".into()))?;
         if value.is_empty() {
             parse.warnings.push(format!("environment variable {name} is empty and ignored"));
-        } else if let Some(path) = known.get(&name) {
+        } else if let Some(path) = known.get(&own_name) {
             match child(config, path) {
                 Some(Child::Option(set)) => set(Value::Text(value)).map_err(refuse)?,
                 Some(Child::List(list)) => parse.list(path, &value, list).map_err(|fault| {
@@ -153,18 +163,28 @@ fn read_environment(
                 Some(Child::Section(_)) | None => unreachable!("options and lists have variables"),
             }
             places.insert(path.clone(), place);
-        } else if let Some(loss) = environment_loss(&name) {
+        } else if let Some((element, element_path, option)) = element_option(config, &own_name) {
+            let path = format!("{element_path}.{option}");
+            match child(element, &option) {
+                Some(Child::Option(set)) => set(Value::Text(value)).map_err(refuse)?,
+                Some(Child::List(list)) => parse.list(&path, &value, list).map_err(|fault| {
+                    ConfigError { place: place.clone(), key: fault.key, message: fault.message }
+                })?,
+                Some(Child::Section(_)) | None => unreachable!("options and lists have variables"),
+            }
+            places.insert(path, place);
+        } else if let Some(loss) = environment_loss(&own_name) {
             parse.miss(&name, &Value::Text(value), loss).map_err(refuse)?;
         } else {
-            let hint = did_you_mean(&name, known.keys().cloned());
+            let hint = did_you_mean(&own_name, known.keys().cloned());
             parse.warnings.push(format!("environment variable {name} is not an option{hint}"));
         }
     }
     Ok(())
 }
 
-/// The variable of every option and list, with its path.
-fn environment_names(config: &Config) -> BTreeMap<String, String> {
+/// The variable of every option and list of a section, with its path.
+fn environment_names(section: &dyn Section) -> BTreeMap<String, String> {
     fn add(parent: &str, entries: Vec<Entry>, names: &mut BTreeMap<String, String>) {
         for entry in entries {
             let path = match parent {
@@ -180,8 +200,39 @@ fn environment_names(config: &Config) -> BTreeMap<String, String> {
         }
     }
     let mut names = BTreeMap::new();
-    add("", config.entries(), &mut names);
+    add("", section.entries(), &mut names);
     names
+}
+
+/// Lists whose elements have variables of their own, with the element's name in theirs.
+const NAMED: [&str; 3] = ["channel.namespaces", "rpc.namespaces", "proxies"];
+
+/// An option of an element, by a variable such as `TIDERACE_CHANNEL_NAMESPACES_CHAT_PRESENCE`: the
+/// element, its path, and the option's path within it.
+fn element_option<'a>(
+    config: &'a mut Config,
+    variable: &str,
+) -> Option<(&'a mut dyn Section, String, String)> {
+    let path = NAMED.into_iter().find(|path| {
+        let rest = variable.strip_prefix(&environment_name(path));
+        rest.is_some_and(|rest| rest.starts_with('_'))
+    })?;
+    let rest = variable.get(environment_name(path).len() + 1..)?;
+    let Some(Child::List(list)) = child(config, path) else { return None };
+    let mut index = 0;
+    let option = loop {
+        let element = list.element(index)?;
+        let name = element.entries().into_iter().find(|entry| entry.name == "name");
+        if let Some(Entry { kind: Kind::Option(Value::Text(name)), .. }) = name
+            && let name = name.replace(['.', '-'], "_").to_ascii_uppercase()
+            && let Some(option) = rest.strip_prefix(&name).and_then(|rest| rest.strip_prefix('_'))
+            && let Some(option) = environment_names(element).remove(&environment_name(option))
+        {
+            break option;
+        }
+        index += 1;
+    };
+    Some((list.element(index)?, format!("{path}[{index}]"), option))
 }
 
 /// The environment variable of a path, such as `TIDERACE_CLIENT_PING_INTERVAL`.
@@ -260,6 +311,9 @@ mod tests {
             ("static_headers", _) => r#"{"X-A": "b"}"#,
             ("namespaces" | "proxies", _) => {
                 r#"[{"name": "mine", "endpoint": "http://b.example"}]"#
+            }
+            ("status_to_code_transforms", _) => {
+                r#"[{"status_code": 404, "to_error": {"code": 404}}]"#
             }
             ("rsa_public_key" | "ecdsa_public_key", _) => "-----BEGIN PUBLIC KEY-----",
             (_, Value::Bool(on)) => return (!on).to_string(),
@@ -533,6 +587,41 @@ mod tests {
     }
 
     #[test]
+    fn options_of_elements_are_variables_with_their_names() {
+        let text = "[[channel.namespaces]]\nname = \"chat\"\nallow_publish_for_client = true\n\
+                    [[channel.namespaces]]\nname = \"chat.room-1\"\n\
+                    [[proxies]]\nname = \"mine\"\nendpoint = \"http://b.example\"\n";
+        let environment = [
+            ("CENTRIFUGO_CHANNEL_NAMESPACES_CHAT_ALLOW_PUBLISH_FOR_CLIENT", "false"),
+            ("TIDERACE_CHANNEL_NAMESPACES_CHAT_ROOM_1_PRESENCE", "true"),
+            ("CENTRIFUGO_PROXIES_MINE_HTTP_STATIC_HEADERS", r#"{"a": "b"}"#),
+            (
+                "TIDERACE_PROXIES_MINE_HTTP_STATUS_TO_CODE_TRANSFORMS",
+                r#"[{"status_code": 404, "to_error": {"code": 404}}]"#,
+            ),
+        ];
+        let loaded = load_text("c.toml", text, &environment, &[]).unwrap();
+        assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+        let [chat, room] = &loaded.config.channel.namespaces[..] else { panic!("{loaded:?}") };
+        assert!(!chat.options.allow_publish_for_client && !chat.options.presence);
+        assert!(room.options.presence);
+        let http = &loaded.config.proxies[0].proxy.http;
+        assert_eq!(http.static_headers["a"].expose(), "b");
+        assert_eq!(http.status_to_code_transforms.len(), 1);
+        for (name, value, message) in [
+            ("TIDERACE_CHANNEL_NAMESPACES_CHAT_HISTORY_SIZE", "x", "expected a whole number"),
+            ("TIDERACE_CHANNEL_NAMESPACES_CHAT_HISTORY_SIZE", "5", "channel.namespaces[0].history"),
+        ] {
+            let error = load_text("c.toml", text, &[(name, value)], &[]).unwrap_err();
+            assert!(error.starts_with(&format!("environment variable {name}: ")), "{error}");
+            assert!(error.contains(message), "{error}");
+        }
+        let unknown = [("TIDERACE_CHANNEL_NAMESPACES_OTHER_PRESENCE", "true")];
+        let warnings = load_text("c.toml", text, &unknown, &[]).unwrap().warnings;
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+    }
+
+    #[test]
     fn nothing_leaves_the_default() {
         let json = r#"{"client": {"ping_interval": null, "allowed_origins": null, "token": null},
                     "channel": {"namespaces": null}, "proxies": []}"#;
@@ -596,6 +685,33 @@ mod tests {
                 "environment variable TIDERACE_HTTP_API_KEY is empty and ignored",
             ]
         );
+    }
+
+    #[test]
+    fn variables_of_centrifugo_count_unless_ours_are_there() {
+        let loaded = load_environment(&[
+            ("TIDERACE_SHARDS", "3"),
+            ("TIDERACE_HTTP_API_KEY", "ours"),
+            ("CENTRIFUGO_HTTP_API_KEY", "theirs"),
+            ("CENTRIFUGO_CLIENT_ALLOWED_ORIGINS", "https://a.example https://b.example"),
+            ("CENTRIFUGO_ADMIN_PASSWORD", "p"),
+            ("CENTRIFUGO_CHANNEL_NAMESPACES_CHAT_PRESENCE", "true"),
+        ])
+        .unwrap();
+        let config = loaded.config;
+        assert_eq!(config.http_api.key.unwrap().expose(), "ours");
+        assert_eq!(config.client.allowed_origins, ["https://a.example", "https://b.example"]);
+        assert_eq!(
+            loaded.warnings,
+            [
+                "CENTRIFUGO_ADMIN_PASSWORD is an option of Centrifugo: ignored",
+                "environment variable CENTRIFUGO_CHANNEL_NAMESPACES_CHAT_PRESENCE is not an option",
+            ]
+        );
+        for (name, value) in [("CENTRIFUGO_SHARDS", "x"), ("CENTRIFUGO_HTTP_SERVER_TLS", "x")] {
+            let error = load_environment(&[(name, value)]).unwrap_err();
+            assert!(error.starts_with(&format!("environment variable {name}: ")), "{error}");
+        }
     }
 
     #[test]

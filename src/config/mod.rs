@@ -33,6 +33,7 @@ pub use load::{Flag, Loaded, load};
 pub use parse::Format;
 pub use proxy::{
     NamedProxy, OptionalProxy, Proxy, ProxyHttp, Rpc, RpcNamespace, RpcOptions, RpcPing,
+    StatusTransform, ToDisconnect, ToError,
 };
 pub use secret::Secret;
 pub use transport::{

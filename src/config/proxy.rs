@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use super::Secret;
 use super::section::section;
-use super::value::{duration, endpoint, header_names, headers, name, plain, proxy_name, switch};
+use super::value::{
+    duration, endpoint, header_names, headers, name, number, plain, proxy_name, switch,
+};
 use crate::channels::ProxyName;
 
 section! {
@@ -22,6 +24,8 @@ section! {
         emulated_headers: Vec<String> = Vec::new(), header_names;
         /// Requests carry the `meta` of the connection.
         include_connection_meta: bool = false, switch;
+        /// Requests carry payloads in Base64, as `b64data`.
+        binary_encoding: bool = false, switch;
     }
     sections {
         /// What is HTTP's.
@@ -34,6 +38,46 @@ section! {
     ProxyHttp {
         /// Headers of every request; what the client sent and `http_headers` lets through wins.
         static_headers: BTreeMap<String, Secret> = BTreeMap::new(), headers;
+    }
+    lists {
+        /// What answers with a status other than 200 mean, where they mean more than a failure.
+        status_to_code_transforms: StatusTransform;
+    }
+}
+
+section! {
+    /// An element of `http.status_to_code_transforms` of a proxy.
+    StatusTransform {
+        /// The status of the answer.
+        status_code: u16 = 0, |v| number(v, 100..=599);
+    }
+    sections {
+        /// The client gets this error.
+        to_error: ToError;
+        /// The client is disconnected so.
+        to_disconnect: ToDisconnect;
+    }
+}
+
+section! {
+    /// `to_error`: an error reply in place of the answer.
+    ToError {
+        /// From 400 to 1999, or one of the protocol's; 0 is none.
+        code: u32 = 0, |v| number(v, 0..=1999);
+        /// For the application.
+        message: String = String::new(), plain;
+        /// The client may try again.
+        temporary: bool = false, switch;
+    }
+}
+
+section! {
+    /// `to_disconnect`: a close of the connection in place of the answer.
+    ToDisconnect {
+        /// From 4000 to 4999; clients come back after those below 4500. 0 is none.
+        code: u32 = 0, |v| number(v, 0..=4999);
+        /// Why, for the client.
+        reason: String = String::new(), plain;
     }
 }
 

@@ -53,6 +53,9 @@ pub(super) trait List {
 
     /// Takes the last element away.
     fn pop(&mut self);
+
+    /// The element with this number.
+    fn element(&mut self, index: usize) -> Option<&mut dyn Section>;
 }
 
 impl<T: Section + Default> List for Vec<T> {
@@ -67,6 +70,10 @@ impl<T: Section + Default> List for Vec<T> {
 
     fn pop(&mut self) {
         self.pop();
+    }
+
+    fn element(&mut self, index: usize) -> Option<&mut dyn Section> {
+        self.get_mut(index).map(|element| element as &mut dyn Section)
     }
 }
 

@@ -127,6 +127,19 @@ pub(super) fn pause(value: Value) -> Result<Duration, String> {
     }
 }
 
+/// A duration from 1 ms to a day, written with its unit; a negative one switches off, and is zero.
+pub(super) fn unless_negative(value: Value) -> Result<Duration, String> {
+    let off = match &value {
+        Value::Integer(number) => *number == -1,
+        Value::Text(text) => {
+            let positive = text.trim().strip_prefix('-').and_then(go_duration);
+            text.trim() == "-1" || positive.is_some_and(|duration| !duration.is_zero())
+        }
+        _ => false,
+    };
+    if off { Ok(Duration::ZERO) } else { duration(value) }
+}
+
 /// A duration from 1 ms to a day, written with its unit.
 pub(super) fn duration(value: Value) -> Result<Duration, String> {
     const RANGE: RangeInclusive<Duration> =
@@ -177,18 +190,16 @@ pub(super) fn text(value: Value) -> Result<Option<String>, String> {
     }
 }
 
-/// The path of an endpoint: as requests spell it, without a query and a slash at its end.
+/// The path of an endpoint: as requests spell it, without a query. Slashes at its end mean nothing.
 pub(super) fn path(value: Value) -> Result<String, String> {
-    match value {
-        Value::Text(text)
-            if text.starts_with('/')
-                && !text.ends_with('/')
-                && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#".contains(&byte)) =>
-        {
-            Ok(text)
+    if let Value::Text(text) = &value {
+        let path = text.trim_end_matches('/');
+        let ok = |byte: u8| byte.is_ascii_graphic() && !b"?#".contains(&byte);
+        if path.starts_with('/') && path.bytes().all(ok) {
+            return Ok(path.to_owned());
         }
-        other => Err(other.expected("a path such as \"/devices\", without a slash at its end")),
     }
+    Err(value.expected("a path such as \"/devices\""))
 }
 
 /// A URL of HTTP; the empty text stands for none.
@@ -529,6 +540,18 @@ mod tests {
     }
 
     #[test]
+    fn negative_durations_may_switch_off() {
+        for text in ["-1s", "-1ns", "-1"] {
+            assert_eq!(unless_negative(of(text)), Ok(Duration::ZERO), "{text}");
+        }
+        assert_eq!(unless_negative(Value::Integer(-1)), Ok(Duration::ZERO));
+        assert_eq!(unless_negative(of("2s")), Ok(Duration::from_secs(2)));
+        for text in ["0s", "-0s", "-s", "-", "--1s"] {
+            assert!(unless_negative(of(text)).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn numbers_keep_their_range() {
         assert_eq!(number(Value::Integer(7), 1..=7_usize), Ok(7));
         assert_eq!(number(of(" 7 "), 1..=7_usize), Ok(7));
@@ -567,7 +590,8 @@ mod tests {
     #[test]
     fn paths_and_urls_are_as_requests_need_them() {
         assert_eq!(path(of("/a/b")), Ok("/a/b".into()));
-        for wrong in ["", "/", "a", "/a/", "/a?b", "/a b"] {
+        assert_eq!(path(of("/a/b/")), Ok("/a/b".into()));
+        for wrong in ["", "/", "a", "/a?b", "/a b"] {
             assert!(path(of(wrong)).is_err(), "{wrong}");
         }
         assert_eq!(url(of("")), Ok(None));

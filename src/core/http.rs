@@ -311,7 +311,7 @@ impl super::Settings {
             };
         }
         let max = self.policy.channels.max_length;
-        let mode = self.api_error_mode.of_request(request.header("x-centrifugo-error-mode"));
+        let mode = self.api_error_mode.of_request(name, request.header("x-centrifugo-error-mode"));
         match api::parse(mode, request.method, name, request.body, max) {
             Ok(call) => Route::Call { call, keep_alive, mode },
             Err(error) => respond(error.status, error.body),

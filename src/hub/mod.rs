@@ -5,6 +5,7 @@ mod channel;
 mod congestion;
 mod directory;
 mod encode;
+mod few;
 mod home;
 mod idempotency;
 mod leases;

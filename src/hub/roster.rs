@@ -1,8 +1,8 @@
 //! Who is in one channel: those who want to be seen, and how many connections each user has there.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
-use super::{ShardId, SubRef};
+use super::{ShardId, SubRef, few::Few};
 use crate::protocol::{MemberInfo, Name, Wants};
 
 /// The members of a channel that want presence, or to be announced.
@@ -11,12 +11,18 @@ use crate::protocol::{MemberInfo, Name, Wants};
 /// nobody stays who is gone.
 #[derive(Debug, Default)]
 pub(super) struct Roster {
-    members: BTreeMap<(ShardId, u32), Entry>,
-    /// Connections of each user; all anonymous ones are one.
-    users: BTreeMap<Name, u32>,
-    /// Connections of each user that are announced.
-    announced: BTreeMap<Name, u32>,
+    members: Few<(ShardId, u32), Entry>,
+    /// Of every user that has members; all anonymous ones are one user.
+    users: Few<Name, Connections>,
     visible: u32,
+    visible_users: u32,
+}
+
+/// Connections of one user, by what they want.
+#[derive(Debug, Default)]
+struct Connections {
+    visible: u32,
+    announced: u32,
 }
 
 #[derive(Debug)]
@@ -44,35 +50,46 @@ impl Roster {
         wants: Wants,
         info: &Arc<MemberInfo>,
     ) -> Option<Change> {
-        let entry = Entry { generation: sub.generation, wants, info: Arc::clone(info) };
-        let before = self.members.insert((shard, sub.index), entry);
-        debug_assert!(before.is_none(), "the leave of the last tenant stands before this");
+        let entry = self.members.entry((shard, sub.index), || Entry {
+            generation: sub.generation,
+            wants,
+            info: Arc::clone(info),
+        });
+        debug_assert!(
+            Arc::ptr_eq(&entry.info, info),
+            "the leave of the last tenant stands before this"
+        );
+        let connections = self.users.entry(Name::clone(&info.user), Connections::default);
         if wants.presence {
             self.visible += 1;
-            *self.users.entry(Name::clone(&info.user)).or_default() += 1;
+            connections.visible += 1;
+            self.visible_users += u32::from(connections.visible == 1);
         }
         wants.join_leave.then(|| {
-            let connections = self.announced.entry(Name::clone(&info.user)).or_default();
-            *connections += 1;
-            Change { info: Arc::clone(info), of_user: *connections == 1 }
+            connections.announced += 1;
+            Change { info: Arc::clone(info), of_user: connections.announced == 1 }
         })
     }
 
     /// Forgets an attempt; what is to be announced, if it was there and is.
     pub(super) fn leave(&mut self, shard: ShardId, sub: SubRef) -> Option<Change> {
         let key = (shard, sub.index);
-        if self.members.get(&key)?.generation != sub.generation {
+        if self.members.get_mut(&key)?.generation != sub.generation {
             return None;
         }
         let Entry { wants, info, .. } = self.members.remove(&key)?;
+        let connections = self.users.get_mut(&info.user)?;
         if wants.presence {
             self.visible -= 1;
-            count_down(&mut self.users, &info.user);
+            connections.visible -= 1;
+            self.visible_users -= u32::from(connections.visible == 0);
         }
-        wants.join_leave.then(|| {
-            let of_user = count_down(&mut self.announced, &info.user);
-            Change { info, of_user }
-        })
+        connections.announced -= u32::from(wants.join_leave);
+        let of_user = connections.announced == 0;
+        if of_user && connections.visible == 0 {
+            self.users.remove(&info.user);
+        }
+        wants.join_leave.then_some(Change { info, of_user })
     }
 
     /// Who is there, in an order that does not change by itself.
@@ -83,23 +100,12 @@ impl Roster {
 
     /// Connections and users that are there.
     pub(super) fn stats(&self) -> (u32, u32) {
-        (self.visible, self.users.len() as u32)
+        (self.visible, self.visible_users)
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.members.is_empty()
     }
-}
-
-/// Takes one off; whether it was the last.
-fn count_down(counts: &mut BTreeMap<Name, u32>, user: &Name) -> bool {
-    let Some(count) = counts.get_mut(user) else { return false };
-    *count -= 1;
-    let last = *count == 0;
-    if last {
-        counts.remove(user);
-    }
-    last
 }
 
 #[cfg(test)]
@@ -133,7 +139,8 @@ mod tests {
         assert_eq!(of_user(roster.leave(0, sub(1, 0))), Some(false));
         assert_eq!(of_user(roster.leave(1, sub(1, 0))), Some(true));
         assert_eq!(of_user(roster.leave(1, sub(2, 0))), Some(true));
-        assert!(roster.is_empty() && roster.users.is_empty() && roster.announced.is_empty());
+        assert!(roster.is_empty() && roster.users.is_empty());
+        assert_eq!(roster.stats(), (0, 0));
     }
 
     #[test]

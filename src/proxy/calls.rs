@@ -5,6 +5,7 @@
 use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
+use data_encoding::BASE64;
 
 use super::{Headers, Method};
 use crate::channels::Name;
@@ -23,6 +24,25 @@ pub struct Caller {
     pub meta: Option<Bytes>,
     /// What may be forwarded of the client's headers.
     pub headers: Arc<Headers>,
+}
+
+/// How a call carries what clients sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// As the JSON that it is, in `data`.
+    Json,
+    /// In Base64, in `b64data`, for backends that are used to any bytes.
+    Binary,
+}
+
+impl Encoding {
+    /// What calls say.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::Binary => "binary",
+        }
+    }
 }
 
 /// A call. Payloads are one JSON value each.
@@ -133,19 +153,19 @@ impl BackendCall {
     }
 
     /// The body of the request; empty where there is none.
-    pub fn to_json(&self, include_meta: bool) -> Vec<u8> {
+    pub fn to_json(&self, include_meta: bool, encoding: Encoding) -> Vec<u8> {
         let Some(caller) = self.caller() else { return Vec::new() };
         let mut out = Object::new();
         out.text("client", &caller.client);
         out.text("transport", caller.transport);
         out.text("protocol", "json");
-        out.text("encoding", "json");
+        out.text("encoding", encoding.name());
         if !matches!(self, Self::Connect { .. }) {
             out.text("user", &caller.user);
         }
         match self {
             Self::Connect { data, name, version, channels, .. } => {
-                out.raw("data", data.as_ref());
+                out.data(encoding, data.as_ref());
                 out.text_if_any("name", name);
                 out.text_if_any("version", version);
                 if !channels.is_empty() {
@@ -157,16 +177,16 @@ impl BackendCall {
             Self::Subscribe { channel, token, data, .. } => {
                 out.text_if_any("channel", channel);
                 out.text_if_any("token", token);
-                out.raw("data", data.as_ref());
+                out.data(encoding, data.as_ref());
             }
             Self::Publish { channel, data, .. } => {
                 out.text_if_any("channel", channel);
-                out.raw("data", Some(data));
+                out.data(encoding, Some(data));
             }
             Self::SubRefresh { channel, .. } => out.text_if_any("channel", channel),
             Self::Rpc { method, data, .. } => {
                 out.text_if_any("method", method);
-                out.raw("data", data.as_ref());
+                out.data(encoding, data.as_ref());
             }
             Self::Refresh { .. } | Self::Device { .. } => {}
         }
@@ -219,6 +239,16 @@ impl Object {
         }
     }
 
+    /// A payload, if there is one.
+    fn data(&mut self, encoding: Encoding, json: Option<&Bytes>) {
+        match encoding {
+            Encoding::Json => self.raw("data", json),
+            Encoding::Binary => {
+                self.text_if_any("b64data", &BASE64.encode(json.map_or(&[], |json| &json[..])));
+            }
+        }
+    }
+
     fn end(mut self) -> Vec<u8> {
         self.0.push(b'}');
         self.0
@@ -256,7 +286,7 @@ mod tests {
     }
 
     fn body(call: &BackendCall, include_meta: bool) -> Value {
-        serde_json::from_slice(&call.to_json(include_meta)).expect("JSON")
+        serde_json::from_slice(&call.to_json(include_meta, Encoding::Json)).expect("JSON")
     }
 
     fn bytes(json: &'static str) -> Bytes {
@@ -315,7 +345,7 @@ mod tests {
             version: "5".into(),
             channels: vec!["a".into(), "b\"".into()],
         };
-        let text = String::from_utf8(connect.to_json(true)).unwrap();
+        let text = String::from_utf8(connect.to_json(true, Encoding::Json)).unwrap();
         assert!(text.contains("\"data\":{\"a\": 1.50}"), "payloads are copied as they are: {text}");
         assert_eq!(
             body(&connect, true),
@@ -341,6 +371,25 @@ mod tests {
     fn tokens_and_payloads_are_in_no_log() {
         let call = BackendCall::Device { token: "s3cret".into() };
         assert_eq!(format!("{call:?}"), "BackendCall(device)");
-        assert!(call.to_json(true).is_empty());
+        assert!(call.to_json(true, Encoding::Json).is_empty());
+    }
+
+    #[test]
+    fn payloads_may_be_in_base64() {
+        let publish = BackendCall::Publish {
+            caller: caller(),
+            channel: "chat:index".into(),
+            data: bytes(r#"{"a":1}"#),
+        };
+        let rpc = BackendCall::Rpc { caller: caller(), method: "m".into(), data: None };
+        for (call, more) in [
+            (publish, json!({"user": "56", "channel": "chat:index", "b64data": "eyJhIjoxfQ=="})),
+            (rpc, json!({"user": "56", "method": "m"})),
+        ] {
+            let mut expected = with(more);
+            expected["encoding"] = "binary".into();
+            let body = call.to_json(false, Encoding::Binary);
+            assert_eq!(serde_json::from_slice::<Value>(&body).unwrap(), expected);
+        }
     }
 }

@@ -6,9 +6,10 @@ use super::Error;
 use crate::{
     backend::{self, Backend, Bounds, Notifier, Trust, Workers},
     channels::{ChannelOptions, ProxyName},
-    config::{self, Config, OptionalProxy, RpcOptions},
+    config::{self, Config, OptionalProxy, RpcOptions, StatusTransform},
     proxy::{
         HeaderRules, ProxyId, Routes,
+        answers::Refusal,
         notices::VACATED_DELAY,
         routes::{ChannelEvent, RpcRoutes},
     },
@@ -28,6 +29,16 @@ pub(super) struct Proxies {
 pub(super) struct Ways {
     pub(super) backend: Option<(Backend, Workers)>,
     pub(super) notifiers: BTreeMap<ProxyId, Notifier>,
+}
+
+/// What a status stands for; a configuration that was checked has nothing else.
+fn refusal(transform: &StatusTransform) -> Option<Refusal> {
+    let (error, disconnect) = (&transform.to_error, &transform.to_disconnect);
+    match error.code {
+        0 => Refusal::disconnect(disconnect.code, &disconnect.reason),
+        code => Refusal::error(code, &error.message, error.temporary),
+    }
+    .ok()
 }
 
 impl Proxies {
@@ -68,7 +79,13 @@ impl Proxies {
                 .map(|(name, value)| (name.clone(), value.expose().to_owned()))
                 .collect(),
             include_connection_meta: proxy.include_connection_meta,
-            status_to_code_transforms: Vec::new(),
+            binary_encoding: proxy.binary_encoding,
+            status_to_code_transforms: proxy
+                .http
+                .status_to_code_transforms
+                .iter()
+                .filter_map(|transform| Some((transform.status_code, refusal(transform)?)))
+                .collect(),
         });
         Some(id)
     }
@@ -167,6 +184,15 @@ impl Proxies {
     /// Whether the backend is told of channels.
     pub(super) fn notifies(&self) -> bool {
         !self.notified.is_empty()
+    }
+
+    /// Whether all of them can be asked; nobody is.
+    ///
+    /// # Errors
+    /// What is wrong with a proxy.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        let backend = Backend::new(&self.list, &Trust::System, Bounds::default());
+        backend.map(|_| ()).map_err(Error::Backend)
     }
 
     /// Starts who tells, and opens the way to who asks.

@@ -17,12 +17,12 @@ export function drive({ Centrifuge, EventSource, address, platform, sign, say })
   const ofChannels = ['subscribing', 'subscribed', 'unsubscribed', 'publication', 'join', 'leave'];
 
   const commands = {
-    connect({ transport, claims, seconds }) {
+    connect({ transport, claims, seconds, data }) {
       const scheme = transport === 'websocket' ? 'ws' : 'http';
       const endpoint = `${scheme}://${address}/connection/${transport}`;
       client = new Centrifuge([{ transport, endpoint }], {
         ...platform, emulationEndpoint: `http://${address}/emulation`,
-        minReconnectDelay: 20, maxReconnectDelay: 200, getToken: asks(claims, seconds) ?? null,
+        minReconnectDelay: 20, maxReconnectDelay: 200, getToken: asks(claims, seconds) ?? null, data,
       });
       reports(client, ['connecting', 'connected', 'disconnected', 'error', 'message']);
       reports(client, ofChannels, 'server ');

@@ -79,6 +79,7 @@ async def do(command):
                 ClientEventHandler, {f"on_{word}": "server " for word in SERVER_SIDE.split()}
             ),
             get_token=asks(options.get("claims"), options.get("seconds")),
+            data=options.get("data"),
             min_reconnect_delay=0.02,
             max_reconnect_delay=0.2,
             proxy=None,

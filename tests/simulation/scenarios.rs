@@ -144,7 +144,7 @@ fn a_peer_gets_error_111_beyond_the_commands_in_flight() {
     assert_eq!((heard.len(), refused), (count, 5));
 }
 
-/// Row 16 of the features: each in its order, whatever homes they are for, and neither waits for the
+/// Each in its order, whatever homes they are for, and neither waits for the
 /// end of the other.
 #[test]
 fn batches_keep_their_order_and_go_on_side_by_side() {

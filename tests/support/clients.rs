@@ -110,7 +110,14 @@ impl Told {
 
     /// The Python package `cent`.
     pub fn backend(server: &Server) -> Self {
-        Self::start(python("calls.py", &[&server.address.to_string(), &server.api_key]))
+        Self::start(python("asks.py", &[&server.address.to_string(), &server.api_key]))
+    }
+
+    /// A product on Node's HTTP server, at this port of this machine (0: any); and the port.
+    pub fn product(port: u16) -> (Self, u16) {
+        let mut product = Self::start(node("product.mjs", &[&port.to_string()]));
+        let port = product.next("listening")["port"].as_u64().and_then(|port| port.try_into().ok());
+        (product, port.expect("a port"))
     }
 
     pub fn is_python(&self) -> bool {

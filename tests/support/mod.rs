@@ -29,7 +29,8 @@ pub const DEADLINE: Duration = Duration::from_secs(60);
 pub fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tiderace"));
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("TIDERACE_") {
+        let text = name.to_string_lossy();
+        if text.starts_with("TIDERACE_") || text.starts_with("CENTRIFUGO_") {
             command.env_remove(name);
         }
     }

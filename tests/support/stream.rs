@@ -26,6 +26,8 @@ pub struct Stream {
     events: VecDeque<Event>,
     /// What a client would say where it is.
     pub last_id: Option<String>,
+    /// After how many milliseconds its client is to come back.
+    pub retry_ms: Option<u32>,
     pub comments: u32,
     pub pings: u32,
     /// Of a bidirectional stream, from its connect reply.
@@ -41,6 +43,7 @@ impl Stream {
         let head = connection.response();
         assert_eq!(head.status, 200, "{head:?}");
         assert_eq!(head.header("transfer-encoding"), Some("chunked"), "{head:?}");
+        assert_eq!(head.header("cache-control"), Some("no-cache"), "{head:?}");
         assert_eq!(head.header("x-accel-buffering"), Some("no"), "{head:?}");
         Self {
             connection,
@@ -49,6 +52,7 @@ impl Stream {
             event: Event::default(),
             events: VecDeque::new(),
             last_id: None,
+            retry_ms: None,
             comments: 0,
             pings: 0,
             session: String::new(),
@@ -174,7 +178,7 @@ impl Stream {
             }
             Some(("event", name)) => self.event.name = Some(name.to_owned()),
             Some(("id", id)) => self.event.id = Some(id.to_owned()),
-            Some(("retry", _)) => {}
+            Some(("retry", ms)) => self.retry_ms = ms.parse().ok(),
             _ => panic!("no line of an event stream: {line:?}"),
         }
     }

@@ -41,7 +41,7 @@ pub(super) fn run(
         connections.turn(watch.patience(now, None), &mut fanout)?;
         pulse.check(now, &fanout)?;
     }
-    drain(&mut connections, &mut fanout, &watch)?;
+    drain(&mut connections, &mut fanout, Fanout::missing, &watch)?;
     Ok(Report {
         payload_bytes: Some(size),
         rounds: Some(rounds),

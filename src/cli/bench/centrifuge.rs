@@ -3,6 +3,8 @@
 
 use serde_json::json;
 
+use super::stamp;
+
 /// What one line of a server's message is.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Line<'a> {
@@ -76,6 +78,41 @@ pub(super) fn greeting(token: Option<&str>, channel: Option<&str>) -> Vec<u8> {
     message.into_bytes()
 }
 
+/// Appends a subscribe command.
+pub(super) fn subscribe(channel: &str, id: u32, out: &mut Vec<u8>) {
+    out.extend(json!({"id": id, "subscribe": {"channel": channel}}).to_string().as_bytes());
+}
+
+/// Appends an unsubscribe command.
+pub(super) fn unsubscribe(channel: &str, id: u32, out: &mut Vec<u8>) {
+    out.extend(json!({"id": id, "unsubscribe": {"channel": channel}}).to_string().as_bytes());
+}
+
+/// Publish commands to any channel; those of one channel alone are patched in place
+/// ([`Message`](super::protocol::Message)).
+pub(super) struct Publish<'a> {
+    rest: &'a str,
+    id: u32,
+}
+
+impl<'a> Publish<'a> {
+    /// Payloads are a time stamp and `rest`, which JSON does not escape.
+    pub(super) fn new(rest: &'a str) -> Self {
+        Self { rest, id: 1 << 20 }
+    }
+
+    /// Appends the next command, meant to be sent at `intended`.
+    pub(super) fn write(&mut self, channel: &str, intended: u64, out: &mut Vec<u8>) {
+        self.id += 1;
+        let channel = serde_json::Value::from(channel);
+        let head = format!(r#"{{"id":{},"publish":{{"channel":{channel},"data":""#, self.id);
+        out.extend(head.as_bytes());
+        out.extend(stamp::encode(intended));
+        out.extend(self.rest.as_bytes());
+        out.extend(br#""}}"#);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,6 +163,24 @@ mod tests {
         assert_eq!(lines[0], r#"{"id":1,"connect":{"token":"t"}}"#);
         assert_eq!(lines[1], r#"{"id":2,"subscribe":{"channel":"a\"b"}}"#);
         assert_eq!(greeting(None, None), br#"{"id":1,"connect":{}}"#);
+    }
+
+    #[test]
+    fn commands_are_json() {
+        let mut text = Vec::new();
+        subscribe("a\"b", 7, &mut text);
+        text.push(b'\n');
+        unsubscribe("c", 8, &mut text);
+        text.push(b'\n');
+        Publish::new("xx").write("a\"b", 255, &mut text);
+        let commands: Vec<serde_json::Value> = text
+            .split(|byte| *byte == b'\n')
+            .map(|line| serde_json::from_slice(line).unwrap())
+            .collect();
+        assert_eq!(commands[0], json!({"id": 7, "subscribe": {"channel": "a\"b"}}));
+        assert_eq!(commands[1], json!({"id": 8, "unsubscribe": {"channel": "c"}}));
+        let publish = json!({"channel": "a\"b", "data": "00000000000000ffxx"});
+        assert_eq!(commands[2]["publish"], publish);
     }
 
     #[test]

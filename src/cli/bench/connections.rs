@@ -164,6 +164,9 @@ pub(super) trait Sink {
     /// One message of a plain protocol, or one publication, read at `now`; answers go to `outbox`.
     fn delivery(&mut self, slot: usize, now: u64, body: &[u8], outbox: &mut Outbox);
 
+    /// The server answered a command of an established connection, and did not refuse it.
+    fn replied(&mut self, _slot: usize) {}
+
     /// The server refused a command of an established connection.
     fn refused(&mut self, text: String);
 
@@ -494,6 +497,8 @@ impl Inbox {
             }
         } else if let Some(text) = error {
             sink.refused(text);
+        } else {
+            sink.replied(slot);
         }
         Ok(())
     }

@@ -147,7 +147,7 @@ pub(super) fn run(
         connections.turn(patience, &mut fanout)?;
         pulse.check(now, &fanout)?;
     }
-    drain(&mut connections, &mut fanout, &watch)?;
+    drain(&mut connections, &mut fanout, Fanout::missing, &watch)?;
     Ok(Report {
         publishers: Some(publishers),
         payload_bytes: Some(pace.size),
@@ -163,18 +163,19 @@ pub(super) fn run(
 }
 
 /// Waits for what is still owed when the window is over, within a bound.
-pub(super) fn drain(
+pub(super) fn drain<S: Sink>(
     connections: &mut Connections,
-    fanout: &mut Fanout,
+    sink: &mut S,
+    missing: impl Fn(&S) -> u64,
     watch: &Stopwatch,
 ) -> Result<(), Error> {
     let deadline = connections.clock.now() + DRAIN_SECONDS_MAX * 1_000_000_000;
-    while fanout.missing() > 0 {
+    while missing(sink) > 0 {
         let now = connections.clock.now();
         if now > deadline {
             break;
         }
-        connections.turn(watch.patience(now, None), fanout)?;
+        connections.turn(watch.patience(now, None), sink)?;
     }
     Ok(())
 }

@@ -3,12 +3,14 @@
 
 mod broadcast;
 mod centrifuge;
+mod channels;
 mod connect;
 mod connections;
 mod echo;
 mod fanout;
 mod idle;
 mod measure;
+mod members;
 mod pace;
 mod proc;
 mod protocol;
@@ -72,6 +74,21 @@ enum Case {
         /// Centrifuge: connect only, instead of subscribing each connection to the channel.
         #[arg(long)]
         no_subscribe: bool,
+    },
+    /// Centrifuge: many channels, or many subscriptions to few: memory of each (needs --server-pid), and
+    /// latency of publications that are spread over them.
+    Channels {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        flags: channels::Flags,
+    },
+    /// Centrifuge: one channel whose members come and go while one of them publishes.
+    Members {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        flags: members::Flags,
     },
     /// Connections established per second; --connections of them are under way at once.
     Connect {
@@ -179,6 +196,14 @@ impl Common {
             return Err(Error::Usage("--sample must be a power of two".into()));
         }
         Ok(())
+    }
+
+    /// For cases that make no sense without channels.
+    fn of_channels(&self) -> Result<(), Error> {
+        match self.protocol {
+            Protocol::Centrifuge => Ok(()),
+            Protocol::Plain => Err(Error::Usage("--protocol plain has no channels".into())),
+        }
     }
 
     /// Deliveries are timed on each so-manieth connection: as asked for, else on about `timed` of
@@ -334,6 +359,24 @@ pub(crate) fn run(args: BenchArgs) -> Result<(), Error> {
             let opening_ns = connections.clock.now();
             (common.json, idle::run(&common, connections, before, opening_ns)?)
         }
+        Case::Channels { common, flags } => {
+            common.validate()?;
+            common.of_channels()?;
+            flags.validate()?;
+            let before = idle::memory(&common)?;
+            let connections = common.establish(|_| None)?;
+            (common.json, channels::run(&common, &flags, connections, before)?)
+        }
+        Case::Members { common, flags } => {
+            common.validate()?;
+            common.of_channels()?;
+            flags.validate()?;
+            let (channel, members) = (common.channel.clone(), common.connections);
+            let all = Common { connections: members + flags.movers(), ..common.clone() };
+            let connections =
+                all.establish(move |slot| (slot < members).then(|| channel.clone()))?;
+            (common.json, members::run(&common, &flags, connections)?)
+        }
         Case::Connect { mut common, keep } => {
             common.validate()?;
             if keep.is_some() {
@@ -382,6 +425,11 @@ mod tests {
             ("echo --target ws://127.0.0.1:1/ --size 15", "--size"),
             ("broadcast --target ws://127.0.0.1:1/ --size 15", "--size"),
             ("fanout --target ws://127.0.0.1:1/ --publishers 101", "--publishers"),
+            ("channels --target ws://127.0.0.1:1/ --protocol plain", "no channels"),
+            ("channels --target ws://127.0.0.1:1/ --shared --history 3", "cannot be used with"),
+            ("channels --target ws://127.0.0.1:1/ --rate=-1", "--rate"),
+            ("members --target ws://127.0.0.1:1/ --moves 0.01", "--moves must be"),
+            ("members --target ws://127.0.0.1:1/ --protocol plain", "no channels"),
             ("watch --target ws://127.0.0.1:1 --token-secret s", "must begin with http://"),
             ("watch --target http://127.0.0.1:1 --token-secret s --ramp 121", "--ramp"),
             ("watch --target http://127.0.0.1:1 --token-secret s --drain", "--server-pid"),

@@ -109,6 +109,10 @@ pub(super) struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) idle: Option<Idle>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) channels: Option<super::channels::Figures>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) members: Option<super::members::Figures>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) watch: Option<super::watch::Figures>,
     pub(super) server_memory: Option<Memory>,
 
@@ -159,6 +163,8 @@ impl Report {
             saturated: saturated(server, window.generator_busy),
             rounds: None,
             idle: None,
+            channels: None,
+            members: None,
             watch: None,
             server_memory: options.server_pid.and_then(super::proc::memory),
             errors: 0,
@@ -204,6 +210,12 @@ impl Report {
                 idle.bytes_per_connection,
                 short(idle.established_per_s)
             );
+        }
+        if let Some(channels) = &self.channels {
+            text += &channels.summary();
+        }
+        if let Some(members) = &self.members {
+            text += &members.summary();
         }
         if let Some(watch) = &self.watch {
             text += &watch.summary();

@@ -10,8 +10,13 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::{
-    Policy, Session, State, after, connect::Grant, error, expiry::bounded_expiry, reply,
-    terms::Wish, unidirectional::disconnect_of,
+    Policy, Session, State, after,
+    connect::{Admission, Grant},
+    error,
+    expiry::bounded_expiry,
+    reply,
+    terms::Wish,
+    unidirectional::disconnect_of,
 };
 use crate::{
     auth::Terms,
@@ -166,6 +171,7 @@ impl Session {
     ) -> Result<(), CloseReason> {
         self.overdue_ms = after(now, policy.stale_close_ms);
         let held = self.credentials_mut().entry.take().map(|entry| entry.held).unwrap_or_default();
+        let by_backend = matches!(answer, BackendAnswer::Connect(Some(_)));
         let granted = match answer {
             BackendAnswer::Connect(None) => {
                 self.admit(policy)?;
@@ -189,7 +195,8 @@ impl Session {
                 return Ok(());
             }
         };
-        self.enter(now, policy, command, wishes, granted, out)?;
+        let admission = Admission { wishes, granted, by_backend };
+        self.enter(now, policy, command, admission, out)?;
         if !held.is_empty() && self.state == State::Connecting {
             self.received(now, policy, &held, out);
         }
@@ -423,6 +430,32 @@ mod tests {
             let stale = due(&mut session, later(10), &policy);
             assert!(matches!(&stale[..], [Effect::Close(reason)] if reason.code == 3502));
         }
+    }
+
+    #[test]
+    fn wished_channels_are_the_backends_to_grant_where_it_says_who_connects() {
+        let users =
+            ChannelOptions { allow_subscribe_for_client: true, ..ChannelOptions::default() };
+        let all = ChannelOptions { allow_subscribe_for_anonymous: true, ..users };
+        let (without_namespace, channels) = (Arc::new(all), Channels::default());
+        let channels = Arc::new(Channels { without_namespace, ..channels });
+        let policy = Policy { channels, anonymous: true, ..policy() };
+        let text = r#"{"id":1,"connect":{"subs":{"a":{},"$b":{}}}}"#;
+        let entered = |answer| {
+            let mut session = Session::new(NOW, [7; 16], 0, &policy);
+            let about = asked(heard(&mut session, &policy, text)).about;
+            let out = answered(&mut session, NOW, &policy, about, BackendAnswer::Connect(answer));
+            let [Effect::Request { request: Request::Connect { subscriptions, .. }, .. }] =
+                &out[..]
+            else {
+                panic!("{out:?}")
+            };
+            subscriptions.iter().map(|(channel, _)| channel.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(entered(None), ["a"], "as far as it may by itself");
+        assert!(entered(Some(Box::default())).is_empty());
+        let channels = vec!["c".to_owned()];
+        assert_eq!(entered(Some(Box::new(Connected { channels, ..Connected::default() }))), ["c"]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::{
     asking::{About, Wishes},
     command::ConnectRequest,
     error,
-    expiry::{check_user, expire_at, verify},
+    expiry::{channels_mark, check_user, expire_at, verify},
     one_line,
     reply::{self, ConnectResult},
     terms::Wish,
@@ -44,7 +44,8 @@ impl Session {
                 return Ok(());
             }
             self.admit(policy)?;
-            return self.enter(now, policy, id, &wishes, Vec::new(), out);
+            let admission = Admission { wishes: &wishes, granted: Vec::new(), by_backend: false };
+            return self.enter(now, policy, id, admission, out);
         }
         let claims = match verify(policy, &request.token, now) {
             Ok(claims) => claims,
@@ -62,7 +63,8 @@ impl Session {
             return self.refuse(id, ErrorCode::EXPIRED, out);
         }
         let granted = self.take_claims(claims, expire_at_unix_s);
-        self.enter(now, policy, id, &wishes, granted, out)
+        let admission = Admission { wishes: &wishes, granted, by_backend: false };
+        self.enter(now, policy, id, admission, out)
     }
 
     /// Whoever nobody vouches for: the user that a header names, or the anonymous one.
@@ -102,6 +104,7 @@ impl Session {
 
     fn take_claims(&mut self, claims: ConnectionClaims, expire_at_unix_s: u64) -> Vec<Grant> {
         let credentials = self.credentials_mut();
+        credentials.token_channels = channels_mark(&claims);
         credentials.set_info(claims.info);
         credentials.set_meta(claims.meta);
         credentials.expire_at_unix_s = expire_at_unix_s;
@@ -118,10 +121,10 @@ impl Session {
         now: Now,
         policy: &Policy,
         id: u32,
-        wishes: &Wishes,
-        mut granted: Vec<Grant>,
+        admission: Admission<'_>,
         out: &mut Vec<Effect>,
     ) -> Result<(), CloseReason> {
+        let Admission { wishes, mut granted, by_backend } = admission;
         if let Some(namespace) = &policy.personal_namespace
             && !self.user.is_empty()
         {
@@ -137,7 +140,7 @@ impl Session {
             let wanted = self.on_terms(policy, options, wish, grant.terms).by_server();
             subscriptions.push((Name::from(grant.channel), Box::new(wanted)));
         }
-        if self.unidirectional {
+        if !by_backend {
             self.add_wanted(policy, wishes, &mut subscriptions);
         }
         subscriptions.sort_by(|(one, _), (other, _)| one.cmp(other));
@@ -151,8 +154,9 @@ impl Session {
         Ok(())
     }
 
-    /// The channels that a unidirectional client wants to be in: for it they are the server's doing,
-    /// because it cannot subscribe again. Those that it may not be in are left out, as in Centrifugo.
+    /// The channels that the client wants the server to have it in: a unidirectional client, because
+    /// it cannot subscribe, and others when they come back to what the server had them in. Those that
+    /// it may not subscribe to by itself are left out (centrifugo `OnClientConnecting`).
     fn add_wanted(
         &self,
         policy: &Policy,
@@ -228,6 +232,16 @@ impl Session {
         }
         reply::result(command, "connect", |object| result.write(object))
     }
+}
+
+/// What is known of channels when a connection enters.
+pub(super) struct Admission<'a> {
+    /// What the client wishes of channels to which the server may subscribe it.
+    pub(super) wishes: &'a Wishes,
+    /// Those to which it does.
+    pub(super) granted: Vec<Grant>,
+    /// The backend was told the wishes, and grants what it likes of them.
+    pub(super) by_backend: bool,
 }
 
 /// A channel to which the server subscribes a connection.

@@ -17,6 +17,8 @@ pub(super) struct Credentials {
     pub(super) arrival: Option<Box<Arrival>>,
     /// When the connection must have been refreshed; 0 is never.
     pub(super) expire_at_unix_s: u64,
+    /// Stands for the channels that the connection's token named; 0 is none.
+    pub(super) token_channels: u64,
     /// The backend is being asked whether it goes on.
     pub(super) refreshing: bool,
     /// When to look whether something has expired: the wall clock may be set in between.
@@ -54,6 +56,7 @@ impl Credentials {
             agent: Box::default(),
             arrival: None,
             expire_at_unix_s: 0,
+            token_channels: 0,
             refreshing: false,
             expiry_check_ms: NEVER,
             subscriptions: Vec::new(),
@@ -67,6 +70,7 @@ impl Credentials {
             && self.agent.is_empty()
             && self.arrival.is_none()
             && self.expire_at_unix_s == 0
+            && self.token_channels == 0
             && self.subscriptions.is_empty()
             && self.entry.is_none()
     }

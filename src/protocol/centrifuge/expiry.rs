@@ -4,6 +4,8 @@
 //! is a proxy for that: then the client is told of no expiry, and may not refresh (centrifuge
 //! `ClientSideRefresh`). So is a subscription, by its namespace.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use bytes::Bytes;
 
 use super::{
@@ -16,7 +18,10 @@ use super::{
 };
 use crate::{
     auth::{ConnectionClaims, TokenError},
-    close::{BAD_REQUEST, CONNECTION_EXPIRED, CloseReason, INVALID_TOKEN, PERMISSION_DENIED},
+    close::{
+        BAD_REQUEST, CONNECTION_EXPIRED, CloseReason, INSUFFICIENT_STATE, INVALID_TOKEN,
+        PERMISSION_DENIED,
+    },
     protocol::{Effect, ErrorCode, KeyUse, Name, Now, Subscribed},
     proxy::{
         BackendAnswer, BackendCall, EXTENSION_S, ProxyId, answers::Refreshed, routes::ChannelEvent,
@@ -56,6 +61,12 @@ impl Session {
         };
         if claims.user != *self.user {
             return Err(INVALID_TOKEN);
+        }
+        // It comes back with this token, and is in the channels that this one names (centrifugo
+        // `tokenChannelsChanged`).
+        let known = self.credentials.as_ref().map_or(0, |known| known.token_channels);
+        if channels_mark(&claims) != known {
+            return Err(INSUFFICIENT_STATE);
         }
         let expire_at_unix_s = expire_at(policy, &claims, now);
         if expire_at_unix_s != 0 && expire_at_unix_s <= now.unix_s {
@@ -290,6 +301,19 @@ pub(super) fn verify(
         Some(tokens) => tokens.verify_connection(token, now.unix_s),
         None => Err(TokenError::Invalid("no key is configured to verify it".to_owned())),
     }
+}
+
+/// A number that stands for the channels that a connection's token names; 0 is none. Who signs tokens
+/// decides on them, so that nobody gains by two that have the same.
+pub(super) fn channels_mark(claims: &ConnectionClaims) -> u64 {
+    if claims.subs.is_empty() {
+        return 0;
+    }
+    let mut channels: Vec<&str> = claims.subs.iter().map(|(channel, _)| channel.as_str()).collect();
+    channels.sort_unstable();
+    let mut hasher = DefaultHasher::new();
+    channels.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Refuses a valid token that names nobody, where every token must name somebody.

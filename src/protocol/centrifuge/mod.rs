@@ -222,7 +222,9 @@ impl Session {
     pub fn member(&self, chan_info: Option<&[u8]>) -> Arc<MemberInfo> {
         let client = self.client_id();
         let json = reply::client_info(&self.user, &client, self.info(), chan_info);
-        Arc::new(MemberInfo { client, user: Name::clone(&self.user), json: Bytes::from(json) })
+        // As long as the membership: without the room for more that it was written into.
+        let json = Bytes::from(json.into_boxed_slice());
+        Arc::new(MemberInfo { client, user: Name::clone(&self.user), json })
     }
 
     /// When [`due`](Self::due) is to be called next, in milliseconds of the monotonic clock;
@@ -333,6 +335,7 @@ mod tests {
     use crate::auth::tokens::sign_connection;
     use crate::channels::ChannelOptions;
     use crate::protocol::{Query, Request};
+    use crate::proxy::calls::Encoding;
 
     const SECRET: &str = "secret";
     const NOW: Now = Now { monotonic_ms: 1_000_000, unix_s: 1_700_000_000 };
@@ -411,7 +414,7 @@ mod tests {
             Effect::Disconnect { code, reason } => format!("disconnect {code} {reason}"),
             Effect::KeysWanted(of) => format!("keys of {of:?}"),
             Effect::Ask { command, ask } => {
-                let call = String::from_utf8(ask.call.to_json(true)).unwrap();
+                let call = String::from_utf8(ask.call.to_json(true, Encoding::Json)).unwrap();
                 format!("{command} ask {} {:?} {call}", ask.proxy.0, ask.call.method())
             }
             Effect::Expire { channel } => format!("expire {channel}"),
@@ -883,6 +886,30 @@ mod tests {
         assert!(due(&mut session, &policy, later(60_000)).is_empty());
         let set_forward = Now { unix_s: NOW.unix_s + 4000, ..later(120_000) };
         assert_eq!(due(&mut session, &policy, set_forward), ["close 3005"]);
+    }
+
+    #[test]
+    fn a_refresh_that_names_other_channels_has_the_client_come_back() {
+        let policy = policy();
+        let token = |channels: &[&str]| {
+            let exp = NOW.unix_s + 60;
+            let claims = serde_json::json!({"sub": "42", "exp": exp, "channels": channels});
+            crate::auth::sign(SECRET, &claims)
+        };
+        for (first, second, expected) in [
+            (&[][..], &[][..], r#"{"id":2,"refresh":{"expires":true,"ttl":60}}"#),
+            (&["a", "b"], &["b", "a"], r#"{"id":2,"refresh":{"expires":true,"ttl":60}}"#),
+            (&["a"], &["a", "b"], "close 3010"),
+            (&["a"], &[], "close 3010"),
+            (&[], &["a"], "close 3010"),
+        ] {
+            let mut session = fresh(&policy);
+            let line = format!(r#"{{"id":1,"connect":{{"token":"{}"}}}}"#, token(first));
+            said(&mut session, &policy, &line);
+            session.answered(NOW, &policy, 1, Answer::Connected(Vec::new()));
+            let refresh = format!(r#"{{"id":2,"refresh":{{"token":"{}"}}}}"#, token(second));
+            assert_eq!(said(&mut session, &policy, &refresh), [expected], "{first:?} {second:?}");
+        }
     }
 
     #[test]
