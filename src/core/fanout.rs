@@ -82,10 +82,11 @@ impl Core {
                 self.counters.slow_consumer_bytes_dropped += sealed.range.len() as u64;
                 continue;
             }
-            let queued_bytes = connection.writer.queued_bytes();
-            if queued_bytes > bounds.of_policy(policy) {
-                let waits = connection.overruns > 0;
-                let overrun = Overrun { conn, sub: member.sub(), policy, bounds, waits };
+            let over = connection.writer.queued_bytes() > bounds.of_policy(policy);
+            let waits = connection.overruns > 0;
+            // Who lost its position has room again, and must get nothing from behind the gap.
+            if over || waits {
+                let overrun = Overrun { conn, sub: member.sub(), policy, bounds, over, waits };
                 let state = &self.subscriptions;
                 let taken = overrun.make_room(
                     &mut connection.writer,

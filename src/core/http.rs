@@ -62,6 +62,7 @@ impl Core {
         let settings = &self.process.settings;
         let connection = self.slots.at(conn.slot);
         let unfilled = connection.writer.unfilled();
+        let draining = self.drain.has_begun();
         let Session::Http(http) = &mut connection.session else { return false };
         if http.last {
             self.discard(now, conn, input.len());
@@ -84,7 +85,13 @@ impl Core {
                 } else if unfilled >= PIPELINED_REQUESTS_MAX {
                     no_room("too many requests without an answer", request.keep_alive)
                 } else {
-                    settings.route(&request)
+                    match settings.route(&request) {
+                        // Some connections stay for a while: nobody would close what begins there.
+                        Route::Centrifuge { .. } | Route::Handler { .. } if draining => {
+                            no_room("the server shuts down", false)
+                        }
+                        route => route,
+                    }
                 };
                 Read::Route { route, head: request.method == "HEAD" }
             }

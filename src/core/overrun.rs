@@ -38,13 +38,15 @@ impl Bounds {
     }
 }
 
-/// A publication comes for a receiver for which too much waits already.
+/// A publication comes for a receiver for which too much waits already, or did before.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Overrun {
     pub(super) conn: ConnRef,
     pub(super) sub: u32,
     pub(super) policy: SlowConsumer,
     pub(super) bounds: Bounds,
+    /// Too much waits now.
+    pub(super) over: bool,
     /// Some subscription of the connection has lost its position already.
     pub(super) waits: bool,
 }
@@ -76,14 +78,20 @@ impl Overrun {
         lost: &mut Lost,
         has_position: impl Fn(u32) -> bool,
     ) -> Taken {
-        let Some(tag) = coming.segment.tag() else { return Taken::Close };
+        let Some(tag) = coming.segment.tag() else {
+            return if self.over { Taken::Close } else { Taken::Queue };
+        };
         let channel = LocalId { index: tag.channel, generation: tag.generation };
         if self.waits && lost.contains(&(self.conn, channel)) {
             counters.slow_consumer_bytes_dropped += coming.len() as u64;
             return Taken::Not;
         }
+        if !self.over {
+            return Taken::Queue;
+        }
+        let of_channel =
+            |waiting: &Tag| (waiting.channel, waiting.generation) == (tag.channel, tag.generation);
         if has_position(self.sub) {
-            let of_channel = |waiting: &Tag| waiting.channel == tag.channel;
             counters.slow_consumer_bytes_dropped +=
                 (writer.drop_tagged(usize::MAX, of_channel).bytes + coming.len()) as u64;
             lost.push_back((self.conn, channel));
@@ -94,11 +102,10 @@ impl Overrun {
             SlowConsumer::DropOldest => {
                 let excess = writer.queued_bytes() - self.bounds.queue_bytes_max * 3 / 4;
                 // What waits of other channels with a position is theirs to lose, by their own overrun.
-                writer.drop_tagged(excess, |waiting| waiting.channel == tag.channel)
+                writer.drop_tagged(excess, of_channel)
             }
-            SlowConsumer::Latest => writer.drop_tagged(usize::MAX, |waiting| {
-                waiting.channel == tag.channel && waiting.key == tag.key
-            }),
+            SlowConsumer::Latest => writer
+                .drop_tagged(usize::MAX, |waiting| of_channel(waiting) && waiting.key == tag.key),
         };
         counters.publications_overtaken += u64::from(dropped.publications);
         counters.slow_consumer_bytes_dropped += dropped.bytes as u64;
@@ -113,14 +120,19 @@ impl Overrun {
 impl Core {
     /// Takes one out of its channel that has lost its position there; false when there is none.
     pub(super) fn lose_overrun(&mut self) -> bool {
-        let Some((conn, channel)) = self.overruns.pop_front() else { return false };
-        let Some(connection) = self.slots.get(conn).filter(|c| c.is_open()) else { return true };
-        connection.overruns -= 1;
-        let first = connection.first_subscription;
-        let known = self.local.channel_of(channel);
-        if let Some(sub) = known.and_then(|channel| self.local.find_in(first, channel)) {
-            self.lose(conn, sub);
+        let Some(&(conn, channel)) = self.overruns.front() else { return false };
+        if let Some(connection) = self.slots.get(conn).filter(|c| c.is_open()) {
+            let first = connection.first_subscription;
+            let known = self.local.channel_of(channel);
+            let sub = known.and_then(|channel| self.local.find_in(first, channel));
+            // One that is not active yet is the next attempt: its grant says where it begins.
+            if let Some(sub) = sub.filter(|sub| self.local.is_active(*sub)) {
+                self.lose(conn, sub);
+            }
+            self.slots.at(conn.slot).overruns -= 1;
         }
+        // Not before: leaving ends the channel's segment, which must not be queued for it either.
+        self.overruns.pop_front();
         true
     }
 }

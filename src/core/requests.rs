@@ -168,7 +168,9 @@ impl Core {
         command: u32,
         answer: Answer,
     ) {
-        let Some(connection) = self.slots.get(conn).filter(|c| c.is_open()) else { return };
+        // Long answers to who is about to be closed are not even encoded.
+        let open = self.slots.get(conn).filter(|c| c.is_open() && !c.slow);
+        let Some(connection) = open else { return };
         let transport = connection.session.transport();
         match &mut connection.session {
             Session::Centrifuge { session, .. } | Session::Stream { session, .. } => {

@@ -1,6 +1,6 @@
 //! Subscriptions of this shard's connections: asked for, granted, refused, told of gaps, ended.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 
 use super::{Core, requests::NO_PLACE};
 use crate::{
@@ -28,8 +28,9 @@ pub(super) struct Subscriptions {
     states: HashMap<u32, State, HashKey>,
     /// By slot.
     connecting: HashMap<u32, Connecting, HashKey>,
-    /// Who has lost its position and is to be told; it has left the channel already.
-    lost: VecDeque<(ConnRef, Name)>,
+    /// Who has lost its position and is to be told, by slot, generation and channel; it has left the
+    /// channel already. Once each: who comes back and loses it again is told once.
+    lost: BTreeSet<(u32, u32, Name)>,
 }
 
 /// One subscription with more than publications.
@@ -62,7 +63,7 @@ impl Subscriptions {
         Self {
             states: HashMap::with_hasher(key),
             connecting: HashMap::with_hasher(key),
-            lost: VecDeque::new(),
+            lost: BTreeSet::new(),
         }
     }
 
@@ -77,7 +78,9 @@ impl Subscriptions {
 
     /// The connection leaves the channel by its own will: told of a gap, its client would come back.
     pub(super) fn forget_lost(&mut self, conn: ConnRef, channel: &str) {
-        self.lost.retain(|(lost, of)| *lost != conn || **of != *channel);
+        if !self.lost.is_empty() {
+            self.lost.remove(&(conn.slot, conn.generation, Name::from(channel)));
+        }
     }
 
     /// The connection is closing: its connect will not be answered.
@@ -348,23 +351,26 @@ impl Core {
         let channel = self.local.name_of(sub);
         self.counters.positions_lost += 1;
         if mutations::is_on(Mutation::DeliversBehindGap) {
-            self.subscriptions.lost.push_back((conn, channel));
+            self.subscriptions.lost.insert((conn.slot, conn.generation, channel));
             return;
         }
         if self.subscriptions.is_server_side(sub) {
             // Its client cannot subscribe again by itself: it connects again.
             self.leave(conn, sub);
-            self.subscriptions.lost.push_back((conn, Name::default()));
+            self.subscriptions.lost.insert((conn.slot, conn.generation, Name::default()));
             return;
         }
         self.leave(conn, sub);
-        self.subscriptions.lost.push_back((conn, channel));
+        self.subscriptions.lost.insert((conn.slot, conn.generation, channel));
     }
 
     /// Tells some of those who have lost their position.
     pub(super) fn tell_lost(&mut self, now: Now) {
         for _ in 0..TOLD_PER_FLUSH {
-            let Some((conn, channel)) = self.subscriptions.lost.pop_front() else { break };
+            let Some((slot, generation, channel)) = self.subscriptions.lost.pop_first() else {
+                break;
+            };
+            let conn = ConnRef { slot, generation };
             if channel.is_empty() {
                 self.close(now, conn, close::INSUFFICIENT_STATE);
                 continue;
@@ -389,8 +395,12 @@ impl Core {
             self.close(now, conn, close::SUBSCRIPTION_EXPIRED);
             return;
         }
-        self.leave(conn, sub);
-        self.tell(now, conn, |session, _, _| session.unsubscribed(channel, Unsubscribed::EXPIRED));
+        // Of what was not active yet the client has not heard; its own command is refused.
+        if self.end(now, conn, sub, Answer::Failed(ErrorCode::EXPIRED)) {
+            self.tell(now, conn, |session, _, _| {
+                session.unsubscribed(channel, Unsubscribed::EXPIRED)
+            });
+        }
     }
 
     /// Sends a connection what its session says of something that it did not ask for.
@@ -449,6 +459,9 @@ impl Core {
         let connection = self.slots.at(conn.slot);
         connection.subscriptions -= 1;
         let (channel, sub, key) = self.local.leave(&mut connection.first_subscription, sub);
+        if let Some(session) = connection.session.centrifuge() {
+            session.forget(&channel);
+        }
         let format = key.format;
         self.to_home(self.home_of(&channel), ToHome::Leave { channel, sub, format });
         if let Some((shard, reply)) = asked.and_then(|asked| asked.confirm) {

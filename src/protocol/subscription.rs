@@ -55,6 +55,13 @@ pub struct SubscribeOptions {
 }
 
 impl SubscribeOptions {
+    /// The same for a subscription that the server makes: it is, whether it recovers or not, as in
+    /// centrifuge, for there is no command of the client that could be refused.
+    #[must_use]
+    pub fn by_server(self) -> Self {
+        Self { server_side: true, reject_unrecovered: false, ..self }
+    }
+
     /// Whether nothing of it must be remembered once the home was asked.
     pub fn is_plain(&self) -> bool {
         let Self { wants, recover, server_side, expire_at_unix_s, data, .. } = self;

@@ -146,6 +146,7 @@ impl Shard {
         while !self.leave {
             let now = now(self.epoch);
             self.turns.fetch_add(1, Ordering::Relaxed);
+            self.retry_accept(now);
             self.take_completions(now);
             let links_left = self.take_links(now);
             let commands_left = self.take_commands(now);
@@ -213,15 +214,27 @@ impl Shard {
     fn accept_ended(&mut self, now: Now, error: &std::io::Error) {
         let errno = error.raw_os_error().map(Errno::from_raw_os_error);
         match errno {
-            Some(Errno::CANCELED) if self.refusing.is_some() => {
-                self.shell.ring.close_listener();
-                self.accepting = false;
-            }
+            // Whatever ended it: it must not begin again.
+            _ if self.refusing.is_some() => self.stop_listening(),
             Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
                 self.accept_retry_ms = Some(now.monotonic_ms + ACCEPT_RETRY_MS);
                 tracing::warn!(%error, "accepting pauses; raise the limit of open files (nofile)");
             }
             _ => self.shell.ring.rearm_accept(),
+        }
+    }
+
+    /// Nobody is accepted any more: the port is free for the next server.
+    fn stop_listening(&mut self) {
+        self.shell.ring.close_listener();
+        self.accepting = false;
+    }
+
+    /// Accepts again when the pause is over, also on a shard that never sleeps.
+    fn retry_accept(&mut self, now: Now) {
+        if self.accept_retry_ms.is_some_and(|retry_ms| retry_ms <= now.monotonic_ms) {
+            self.accept_retry_ms = None;
+            self.shell.ring.rearm_accept();
         }
     }
 
@@ -251,8 +264,11 @@ impl Shard {
                 Command::Refuse(done) => {
                     self.core.drain_begin();
                     self.shell.ring.stop_accept();
-                    self.accepting &= self.accept_retry_ms.take().is_none();
                     self.refusing = Some(done);
+                    // In a pause there is nothing to stop, and no end of it will be reported.
+                    if self.accept_retry_ms.take().is_some() {
+                        self.stop_listening();
+                    }
                 }
                 Command::Quiet(done) => {
                     self.core.drain_mark();
@@ -301,10 +317,6 @@ impl Shard {
         }
         if let Some(retry_ms) = self.accept_retry_ms {
             wait_ms = wait_ms.min(until(retry_ms));
-            if retry_ms <= now.monotonic_ms {
-                self.accept_retry_ms = None;
-                self.shell.ring.rearm_accept();
-            }
         }
         let timeout = Duration::from_millis(wait_ms);
         self.enter(|ring| ring.wait(timeout));

@@ -6,6 +6,7 @@ use super::{
     client::Peer,
     features::Features,
     lines::{Connected, Failure, History, Line, Presence, Push, Subscribed},
+    node::DENIED,
     oracle::{Oracle, Will, name, number},
     positions::Position,
     random::Random,
@@ -45,6 +46,10 @@ pub struct Centrifuge {
     unanswered: Vec<Command>,
     /// Calls of procedures, which are answered in any order with their own number.
     calls: BTreeSet<u32>,
+    /// Channels that it did not want to be in without what it missed.
+    rejected: BTreeSet<usize>,
+    /// What the backend is asked about, which is answered in any order.
+    asked: BTreeMap<u32, Command>,
     windows: BTreeMap<usize, Window>,
     memory: Memory,
 }
@@ -71,6 +76,8 @@ impl Centrifuge {
             outstanding: VecDeque::new(),
             unanswered: Vec::new(),
             calls: BTreeSet::new(),
+            rejected: BTreeSet::new(),
+            asked: BTreeMap::new(),
             windows: BTreeMap::new(),
             memory,
         }
@@ -78,8 +85,17 @@ impl Centrifuge {
 
     fn command(&mut self, command: Command, body: &str) -> String {
         self.commands += 1;
-        self.outstanding.push_back((self.commands, command));
+        if self.is_asked(&command) {
+            self.asked.insert(self.commands, command);
+        } else {
+            self.outstanding.push_back((self.commands, command));
+        }
         format!(r#"{{"id":{},{body}}}"#, self.commands)
+    }
+
+    /// Whether the backend decides about a command.
+    fn is_asked(&self, command: &Command) -> bool {
+        self.features.proxied && matches!(command, Command::Subscribe(_) | Command::Publish(..))
     }
 
     fn wish(&self, channel: usize, oracle: &mut Oracle, random: &mut Random) -> Wish {
@@ -113,7 +129,8 @@ impl Centrifuge {
     fn publish(&mut self, channel: usize, oracle: &mut Oracle, random: &mut Random) -> String {
         let most = if random.chance(3) { 2_000 } else { 60 };
         let padding = random.below(most);
-        let (id, data) = oracle.publish(self.number, &[channel], padding);
+        let publisher = if self.features.proxied { oracle.nobody() } else { self.number };
+        let (id, data) = oracle.publish(publisher, &[channel], padding);
         let body = format!(r#""publish":{{"channel":"{}","data":{data}}}"#, name(channel));
         self.command(Command::Publish(channel, id), &body)
     }
@@ -262,18 +279,23 @@ impl Centrifuge {
             }
             return false;
         }
-        let command = loop {
-            let (id, command) = self.outstanding.pop_front().expect("one reply, in order");
-            if id == line.id {
-                break command;
-            }
-            self.unanswered.push(command);
-        };
+        let command = self.asked.remove(&line.id).unwrap_or_else(|| self.next_until(line.id));
         match line.error {
             Some(failure) => self.failed(&command, failure.code, oracle),
             None => self.succeeded(command, &line, oracle),
         }
         false
+    }
+
+    /// The command with this number, the first that is not answered.
+    fn next_until(&mut self, number: u32) -> Command {
+        loop {
+            let (id, command) = self.outstanding.pop_front().expect("one reply, in order");
+            if id == number {
+                return command;
+            }
+            self.unanswered.push(command);
+        }
     }
 
     fn failed(&mut self, command: &Command, code: u16, oracle: &mut Oracle) {
@@ -285,6 +307,16 @@ impl Centrifuge {
                 self.refused = true;
                 self.outstanding.clear();
                 self.calls.clear();
+                self.asked.clear();
+            }
+            // The backend refused it or could not be asked; it was withdrawn; another came first.
+            (Command::Subscribe(_), 100 | 103 | 105 | DENIED) if self.features.proxied => {}
+            (Command::Publish(channel, id), 100 | DENIED) if self.features.proxied => {
+                oracle.refused(*channel, *id);
+            }
+            (Command::Subscribe(wish), 112) => {
+                wish.rejected(oracle);
+                self.rejected.insert(wish.channel);
             }
             (Command::Subscribe(Wish { channel, .. }), 105) => {
                 let of_it =
@@ -296,6 +328,7 @@ impl Centrifuge {
                     |will| [Will::Subscribe(*channel), Will::Unsubscribe(*channel)].contains(&will);
                 let is_in = self.windows.contains_key(channel)
                     || of_server
+                    || self.rejected.contains(channel)
                     || self.features.max_subscribers.is_some()
                     || oracle.was_ordered(&self.user.name, ordered);
                 assert!(is_in || self.unanswered.iter().any(of_it), "105 without a subscription");
@@ -447,6 +480,7 @@ impl Peer for Centrifuge {
         assert!(self.unanswered.is_empty(), "passed over: {:?}", self.unanswered);
         assert!(self.outstanding.is_empty(), "never answered: {:?}", self.outstanding);
         assert!(self.calls.is_empty(), "calls without an answer: {:?}", self.calls);
+        assert!(self.asked.is_empty(), "nobody decided: {:?}", self.asked);
     }
 
     fn windows(&self) -> Vec<(usize, &Window)> {

@@ -163,7 +163,10 @@ impl Crowd {
                 subscribers[channel] += 1;
             }
         }
-        let missed = sum(|counts| counts.counters.publications_missed);
+        let counted = |counts: &Counts| {
+            counts.counters.publications_missed + counts.counters.publications_overtaken
+        };
+        let missed = counts.iter().map(counted).sum::<u64>();
         assert!(self.oracle.left_out == 0 || missed > 0, "what was left out is not counted");
         for (name, expected) in self.channels.iter().zip(&subscribers) {
             let known = node.cores[node.home(name)].home().subscribers(name);
@@ -173,7 +176,10 @@ impl Crowd {
         }
         assert_eq!(sum(|counts| counts.subscriptions), u64::from(subscribers.iter().sum::<u32>()));
         self.check_users(node, &counts);
-        let dropped = sum(|counts| counts.counters.memberships_dropped);
+        let mut dropped = sum(|counts| counts.counters.memberships_dropped);
+        if self.features.drops() {
+            dropped += sum(|counts| counts.counters.slow_consumer_bytes_dropped);
+        }
         (0..self.channels.len()).for_each(|channel| self.check_members(node, channel, dropped));
         self.check_orders();
         let sockets: Vec<usize> = node.kernels.iter().map(|kernel| kernel.sockets.len()).collect();

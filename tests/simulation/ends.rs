@@ -168,3 +168,90 @@ fn who_has_left_is_not_told_of_a_gap() {
     assert_eq!(heard.last().map(String::as_str), Some(r#"{"id":3,"unsubscribe":{}}"#), "{heard:?}");
     assert_eq!(scene.world.node.cores[0].counts().counters.positions_lost, 1);
 }
+
+/// What has expired before it was granted is refused: its place in the connection's order must not
+/// stay open.
+#[test]
+fn a_subscription_that_expires_before_its_grant_is_answered() {
+    let mut scene = Scene::new(Shape::roomy(2));
+    let channel = scene.channel_of(1);
+    let client = scene.client(0);
+    let exp = settings::START_S + 2;
+    let token = settings::token(&serde_json::json!({ "channel": channel, "exp": exp }));
+    scene.world.node.links.capacity = 0;
+    let refresh =
+        format!(r#"{{"id":3,"sub_refresh":{{"channel":"{channel}","token":"{token}"}}}}"#);
+    scene.tell(client, &format!("{}\n{refresh}", subscribe(2, &channel)));
+    scene.rest();
+    scene.world.node.now.unix_s += 28;
+    scene.world.node.now.monotonic_ms += 28_000;
+    scene.rest();
+    scene.world.node.links.capacity = 64;
+    scene.rest();
+    let heard = scene.hear(client);
+    assert_eq!(
+        heard,
+        [
+            r#"{"id":2,"error":{"code":110,"message":"expired"}}"#,
+            r#"{"id":3,"sub_refresh":{"expires":true,"ttl":2}}"#,
+            "{}",
+        ]
+    );
+    assert_eq!(scene.world.node.cores[1].home().subscribers(&channel), 0);
+}
+
+/// How long a subscription was good for ends with it, however it ended.
+#[test]
+fn a_subscription_does_not_expire_for_the_one_before_it() {
+    let mut scene = with_history();
+    let channel = scene.channel_of(1);
+    scene.world.crowd.oracle = Oracle::new(number(&channel) + 1);
+    let client = scene.client(0);
+    let exp = settings::START_S + 2;
+    let token = settings::token(&serde_json::json!({ "channel": channel, "exp": exp }));
+    let command = subscribe(2, &channel);
+    let command = command.replace("\"positioned\"", &format!(r#""token":"{token}","positioned""#));
+    scene.tell(client, &command);
+    scene.rest();
+    assert!(scene.hear(client)[0].contains(r#""ttl":2"#));
+    scene.world.node.links.capacity = 0;
+    fill_links(&mut scene, 1, &channel);
+    scene.world.node.links.capacity = 64;
+    scene.world.turn(1, true);
+    // The gap arrives, then the client's next attempt, and nobody has been told anything yet.
+    let (now, (_, conn)) = (scene.world.node.now, scene.place_of(client));
+    while let Some(message) = scene.world.node.links.take(1, 0) {
+        scene.world.node.cores[0].link(now, 1, message);
+    }
+    let again = format!(r#"{{"id":3,"subscribe":{{"channel":"{channel}"}}}}"#);
+    let mut bytes = wire::text(&again, &mut scene.world.node.random);
+    scene.world.node.cores[0].received(now, conn, &mut bytes);
+    scene.rest();
+    let heard = scene.hear(client);
+    assert_eq!(heard.last().map(String::as_str), Some(r#"{"id":3,"subscribe":{}}"#), "{heard:?}");
+    scene.world.node.now.unix_s += 28;
+    scene.world.node.now.monotonic_ms += 28_000;
+    scene.rest();
+    assert_eq!(scene.hear(client), ["{}"]);
+    assert_eq!(scene.world.node.cores[1].home().subscribers(&channel), 1);
+}
+
+/// Only who subscribes by itself may want not to be subscribed.
+#[test]
+fn a_connect_is_answered_whatever_it_wishes_of_a_recovery() {
+    let features = Features { history: Some(History::LASTING), ..Features::default() };
+    let mut scene = Scene::new(Shape { features, ..Shape::roomy(2) });
+    let user = settings::users().iter().find(|user| !user.channels.is_empty()).expect("dan");
+    let channel = name(user.channels[0]);
+    let client = scene.open(0);
+    scene.say(client, wire::upgrade("/connection/websocket"));
+    let wish = r#"{"recover":true,"epoch":"another","offset":7,"flag":2}"#;
+    let token = &user.token;
+    scene.tell(
+        client,
+        &format!(r#"{{"id":1,"connect":{{"token":"{token}","subs":{{"{channel}":{wish}}}}}}}"#),
+    );
+    scene.rest();
+    let heard = scene.hear(client);
+    assert!(heard.len() == 2 && heard[1].contains(r#""was_recovering":true"#), "{heard:?}");
+}

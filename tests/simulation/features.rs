@@ -2,9 +2,9 @@
 
 use std::{num::NonZeroUsize, time::Duration};
 
-use tiderace::channels::{ChannelOptions, RecoveryMode};
+use tiderace::channels::{ChannelOptions, RecoveryMode, SlowConsumer};
 
-use super::random::Random;
+use super::{random::Random, window::Promise};
 
 /// What channels keep.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +32,10 @@ pub struct Features {
     pub user_connections_max: Option<usize>,
     /// The backend is asked who connects without a token.
     pub asks: bool,
+    /// The backend is asked who subscribes and what clients publish.
+    pub proxied: bool,
+    /// What happens to who reads too slowly.
+    pub slow_consumer: SlowConsumer,
 }
 
 impl History {
@@ -81,6 +85,27 @@ impl Features {
             max_subscribers: random.chance(20).then(|| NonZeroUsize::MIN.saturating_add(1)),
             user_connections_max: random.chance(20).then_some(1),
             asks: random.chance(40),
+            proxied: random.chance(30),
+            slow_consumer: *random.pick(&[
+                SlowConsumer::Disconnect,
+                SlowConsumer::Disconnect,
+                SlowConsumer::DropOldest,
+                SlowConsumer::Latest,
+            ]),
+        }
+    }
+
+    /// Whether publications may be dropped of who reads too slowly.
+    pub fn drops(self) -> bool {
+        self.slow_consumer != SlowConsumer::Disconnect
+    }
+
+    /// What who has no position is promised.
+    pub fn promise(self) -> Promise {
+        if self.history.is_some() || self.drops() {
+            Promise::WhatComes
+        } else {
+            Promise::Everything
         }
     }
 
@@ -100,6 +125,9 @@ impl Features {
             join_leave: self.join_leave,
             join_leave_by_user: self.by_user,
             max_subscribers: self.max_subscribers,
+            subscribe_proxy_enabled: self.proxied,
+            publish_proxy_enabled: self.proxied,
+            slow_consumer: self.slow_consumer,
             ..ChannelOptions::default()
         };
         if let Some(history) = self.history {

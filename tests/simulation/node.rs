@@ -10,7 +10,7 @@ use tiderace::{
     frame::Segment,
     hub::{ConnRef, ShardId},
     protocol::{KeyUse, Now},
-    proxy::{BackendAnswer, Failure, calls::BackendCall},
+    proxy::{BackendAnswer, Failure, answers::Refusal, calls::BackendCall},
 };
 
 use super::{
@@ -19,6 +19,9 @@ use super::{
     links::Links,
     random::Random,
 };
+
+/// The error with which the backend refuses what it does not want.
+pub const DENIED: u16 = 403;
 
 /// Who looks at a node while it works, and is everybody outside it.
 pub trait Observer {
@@ -210,6 +213,14 @@ impl Node {
                 _ if self.random.chance(20) => BackendAnswer::Failed(Failure::Timeout),
                 BackendCall::Connect { .. } => BackendAnswer::Connect(None),
                 BackendCall::Rpc { data, .. } => BackendAnswer::Rpc(data),
+                BackendCall::Subscribe { .. } | BackendCall::Publish { .. }
+                    if self.random.chance(10) =>
+                {
+                    let refusal = Refusal::error(DENIED.into(), "no", false);
+                    BackendAnswer::Refused(refusal.expect("a backend may say so"))
+                }
+                BackendCall::Subscribe { .. } => BackendAnswer::Subscribe(Box::default()),
+                BackendCall::Publish { .. } => BackendAnswer::Publish(Box::default()),
                 other => panic!("nobody asks for {other:?}"),
             };
             self.events += 1;

@@ -152,7 +152,6 @@ pub struct Plain {
 
 impl Plain {
     pub fn new(number: usize, channels: usize, features: Features) -> Self {
-        let everything = features.history.is_none();
         Self {
             number,
             channels,
@@ -162,7 +161,7 @@ impl Plain {
             outstanding: BTreeMap::new(),
             wanted: None,
             window: None,
-            promise: if everything { Promise::Everything } else { Promise::WhatComes },
+            promise: features.promise(),
         }
     }
 

@@ -380,3 +380,18 @@ fn a_handler_that_asks_again_and_again_starves_nobody() {
     }
     assert_eq!(scene.hear(stubborn), ["close 1001"]);
 }
+
+/// Connections of devices stay for a while in a drain: what else would begin on one is refused.
+#[test]
+fn who_upgrades_in_a_drain_is_told_503() {
+    for path in ["/connection/websocket", "/relay"] {
+        let mut scene = Scene::new(Shape::roomy(1));
+        let client = scene.open(0);
+        scene.rest();
+        scene.world.node.cores[0].drain_begin();
+        scene.say(client, wire::upgrade(path));
+        scene.rest();
+        let heard = scene.hear(client);
+        assert!(heard.len() == 1 && heard[0].starts_with("503"), "{heard:?}");
+    }
+}

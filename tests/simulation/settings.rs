@@ -69,6 +69,11 @@ pub fn users() -> &'static [User] {
     &USERS
 }
 
+/// A token with these claims.
+pub fn token(claims: &serde_json::Value) -> String {
+    sign(SECRET, claims)
+}
+
 /// What differs between worlds.
 #[derive(Clone, Copy)]
 pub struct Shape {
@@ -131,6 +136,8 @@ pub fn process(
         user_id_header: None,
         proxies: Routes {
             connect: shape.features.asks.then_some(ProxyId(0)),
+            subscribe: shape.features.proxied.then_some(ProxyId(0)),
+            publish: shape.features.proxied.then_some(ProxyId(0)),
             rpc: RpcRoutes { without_namespace: Some(ProxyId(0)), ..RpcRoutes::default() },
             ..Routes::default()
         },

@@ -2,6 +2,7 @@
 
 use super::{
     faults::{Switched, Wrong},
+    window::Window,
     world::World,
 };
 
@@ -152,7 +153,10 @@ fn drain(world: &mut World) {
     world.settle();
     for client in &world.crowd.clients {
         if !client.leaving && matches!(client.code, Some(3001 | 1001)) {
-            for window in client.peer.wanted_windows() {
+            let drops = world.crowd.features.drops();
+            // Who has lost a position and is not told in time recovers from what it saw.
+            let told = |window: &&Window| !drops || window.position().is_none();
+            for window in client.peer.wanted_windows().into_iter().filter(told) {
                 world.crowd.oracle.complete(window);
             }
         }

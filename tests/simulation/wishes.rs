@@ -28,6 +28,8 @@ pub struct Wish {
     since: Option<Position>,
     /// No publication was ever there.
     invented: bool,
+    /// Rather not at all than without what it missed.
+    rejects: bool,
 }
 
 impl Wish {
@@ -47,6 +49,7 @@ impl Wish {
             join_leave: features.join_leave && random.chance(70),
             since: None,
             invented: false,
+            rejects: false,
         };
         if features.history.is_none() {
             return wish;
@@ -61,6 +64,7 @@ impl Wish {
                 since.epoch.clear();
             }
         }
+        wish.rejects = random.chance(15);
         wish
     }
 
@@ -74,6 +78,7 @@ impl Wish {
             join_leave: false,
             since: None,
             invented: false,
+            rejects: false,
         }
     }
 
@@ -90,6 +95,9 @@ impl Wish {
         if let Some(Position { epoch, offset }) = &self.since {
             fields.push(format!(r#""epoch":"{epoch}","offset":{offset}"#));
         }
+        if self.rejects {
+            fields.push(r#""flag":2"#.to_owned());
+        }
         fields
     }
 
@@ -98,6 +106,12 @@ impl Wish {
         let mut fields = vec![format!(r#""channel":"{}""#, name(self.channel))];
         fields.extend(self.fields());
         format!("{{{}}}", fields.join(","))
+    }
+
+    /// It could not recover, and wanted nothing else.
+    pub fn rejected(&self, oracle: &mut Oracle) {
+        assert!(self.rejects && self.since.is_some(), "{self:?}");
+        oracle.unrecovered += 1;
     }
 
     /// The client saw the grant: what it sees from here on. `ending`: it has asked for its end.
@@ -117,11 +131,7 @@ impl Wish {
             return oracle.open(self.channel, client, self.asked_at, Promise::Everything);
         }
         assert_eq!(grant.positioned, positioned, "{self:?}");
-        let promise = match (grant.position(), features.history) {
-            (Some(position), _) => Promise::From(position),
-            (None, Some(_)) => Promise::WhatComes,
-            (None, None) => Promise::Everything,
-        };
+        let promise = grant.position().map_or_else(|| features.promise(), Promise::From);
         let mut window = oracle.open(self.channel, client, self.asked_at, promise);
         window.members = self.join_leave.then(Members::default);
         self.recovers(&mut window, grant, features, oracle);

@@ -137,8 +137,7 @@ impl Session {
             };
             let nothing = Wish::default();
             let wish = wishes.get(&grant.channel).unwrap_or(&nothing);
-            let mut wanted = self.on_terms(policy, options, wish, grant.terms);
-            wanted.server_side = true;
+            let wanted = self.on_terms(policy, options, wish, grant.terms).by_server();
             subscriptions.push((Name::from(grant.channel), Box::new(wanted)));
         }
         if !by_backend {
@@ -172,8 +171,7 @@ impl Session {
             if access != Access::Allowed {
                 continue;
             }
-            let mut wanted = self.on_terms(policy, options, wish, Terms::default());
-            wanted.server_side = true;
+            let wanted = self.on_terms(policy, options, wish, Terms::default()).by_server();
             subscriptions.push((Name::from(channel.as_str()), Box::new(wanted)));
         }
     }

@@ -249,7 +249,7 @@ impl Session {
     }
 
     /// The subscription is over: it does not expire any more.
-    pub(super) fn forget(&mut self, channel: &str) {
+    pub fn forget(&mut self, channel: &str) {
         if let Some(credentials) = &mut self.credentials {
             credentials.subscriptions.retain(|known| *known.channel != *channel);
         }

@@ -100,8 +100,7 @@ impl Session {
         terms: Terms,
     ) -> Option<SubscribeOptions> {
         let options = policy.channels.options(channel)?;
-        let mut wanted = self.on_terms(policy, options, &Wish::default(), terms);
-        wanted.server_side = true;
+        let mut wanted = self.on_terms(policy, options, &Wish::default(), terms).by_server();
         if recover.is_some() && options.has_history() {
             wanted.wants.recovery = true;
             wanted.wants.position = true;
