@@ -12,8 +12,8 @@ use clap::Parser;
 use serde::Deserialize;
 use serde_json::json;
 use tiderace::{
-    close::CloseReason,
     codec::websocket::Message,
+    codes::CloseReason,
     config::Config,
     protocol::{
         Answer, Audience, Outgoing, Payload, Refusal, Upgrade,

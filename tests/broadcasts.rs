@@ -6,7 +6,7 @@ use serde_json::json;
 use support::embedded::{SECRET, Told, World, config, counts, hears_nothing, say, until, who};
 use support::websocket::{BINARY, Client, Raw};
 use tiderace::auth::tokens::sign_connection;
-use tiderace::close::CloseReason;
+use tiderace::codes::CloseReason;
 use tiderace::config::Config;
 use tiderace::protocol::centrifuge::Terms;
 use tiderace::protocol::{Answer, Delivery, ErrorCode, Outgoing};

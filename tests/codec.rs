@@ -1,8 +1,8 @@
 //! The codec against independent encoders, arbitrary cuts of the stream, and hostile bytes.
 
 use proptest::prelude::*;
-use tiderace::close::CloseReason;
 use tiderace::codec::{handshake, http, websocket};
+use tiderace::codes::CloseReason;
 use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 use tungstenite::protocol::frame::{Frame, FrameHeader};
 
@@ -212,7 +212,7 @@ mod websocket_frames {
             }).collect();
             let expected = match String::from_utf8(payload) {
                 Ok(text) => (vec![Owned::Text(text)], None),
-                Err(_) => (vec![], Some(tiderace::close::INVALID_PAYLOAD)),
+                Err(_) => (vec![], Some(CloseReason::INVALID_PAYLOAD)),
             };
             for pieces in [bytewise(&stream), vec![stream]] {
                 prop_assert_eq!(read(pieces, MESSAGE_BYTES_MAX), expected.clone());
@@ -286,7 +286,7 @@ mod websocket_frames {
             let expected = if is_allowed {
                 (vec![Owned::Close(Some((code, String::new())))], None)
             } else {
-                (vec![], Some(tiderace::close::PROTOCOL_ERROR))
+                (vec![], Some(CloseReason::PROTOCOL_ERROR))
             };
             let stream = frame(CLOSE, true, MASK, &code.to_be_bytes());
             assert_eq!(read(vec![stream], 0), expected, "{code}");
@@ -297,7 +297,7 @@ mod websocket_frames {
     fn wrong_text_fails_before_its_frame_is_whole() {
         let mut stream = frame(TEXT, true, MASK, b"valid, then \xf4\x90 and so on");
         stream.truncate(6 + 14);
-        assert_eq!(read(vec![stream], 100), (vec![], Some(tiderace::close::INVALID_PAYLOAD)));
+        assert_eq!(read(vec![stream], 100), (vec![], Some(CloseReason::INVALID_PAYLOAD)));
     }
 
     #[test]
@@ -331,7 +331,7 @@ mod websocket_frames {
         ]
         .concat();
         assert_eq!(read(vec![fragments.clone()], 100).1, None);
-        assert_eq!(read(vec![fragments], 99).1, Some(tiderace::close::MESSAGE_TOO_BIG));
+        assert_eq!(read(vec![fragments], 99).1, Some(CloseReason::MESSAGE_TOO_BIG));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use support::DEADLINE;
 use support::{http::Connection, websocket};
 use tiderace::auth::tokens::sign_connection;
-use tiderace::close::CloseReason;
+use tiderace::codes::CloseReason;
 use tiderace::config::{Config, Secret};
 use tiderace::hub::{WakeOrder, WakeStatus};
 use tiderace::protocol::{

@@ -10,8 +10,8 @@ use std::thread;
 
 use support::websocket::{BINARY, CLOSE, FIN, Raw, TEXT, frame};
 use tiderace::{
-    close::CloseReason,
     codec::websocket::Message,
+    codes::CloseReason,
     config::Config,
     protocol::{
         Answer, Payload, Upgrade,

@@ -212,6 +212,23 @@ fn the_files_of_the_readme_can_be_served_with() {
 }
 
 #[test]
+fn every_code_is_explained() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tiderace"));
+    command.arg("codes");
+    let (status, said, _) = run(command);
+    assert_eq!(status.code(), Some(0));
+    for (kind, code, then) in [
+        ("error", "102", "fails the request"),
+        ("unsubscribe", "2500", "subscribes again"),
+        ("close", "3008", "reconnects"),
+        ("close", "3501", "stays away"),
+    ] {
+        let line = said.lines().find(|line| line.contains(code)).expect(code);
+        assert!(line.starts_with(kind) && line.contains(then) && line.ends_with('.'), "{line}");
+    }
+}
+
+#[test]
 fn development_mode_stays_on_this_machine() {
     for address in ["0.0.0.0:0", "[::]:0"] {
         let said = refusal(serve(&["--dev", "--listen", address], &[]));

@@ -7,8 +7,8 @@ use std::path::Path;
 const MAY_USE: &[(&str, &[&str])] = &[
     // Leaves.
     ("limits", &[]),
-    ("close", &[]),
-    ("metrics", &["limits", "close"]),
+    ("codes", &[]),
+    ("metrics", &["limits", "codes"]),
     ("mutations", &[]),
     ("channels", &[]),
     ("config", &["channels", "limits"]),
@@ -16,13 +16,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("watch", &["codec", "limits"]),
     ("sys", &["frame", "limits"]),
     // Pure: bytes, tokens, sessions, truth, and the core that joins them.
-    ("codec", &["close", "limits"]),
+    ("codec", &["codes", "limits"]),
     ("frame", &["codec"]),
     ("auth", &["channels", "codec", "limits"]),
     ("proxy", &["auth", "channels", "codec", "limits"]),
-    ("protocol", &["auth", "channels", "codec", "close", "limits", "proxy"]),
+    ("protocol", &["auth", "channels", "codec", "codes", "limits", "proxy"]),
     ("hub", &["channels", "protocol", "codec", "frame", "limits", "metrics", "mutations"]),
-    ("api", &["protocol", "hub", "codec", "auth", "close", "limits", "metrics"]),
+    ("api", &["protocol", "hub", "codec", "auth", "codes", "limits", "metrics"]),
     (
         "core",
         &[
@@ -33,7 +33,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "hub",
             "auth",
             "api",
-            "close",
+            "codes",
             "limits",
             "metrics",
             "mutations",
@@ -48,10 +48,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "server",
         &[
             "backend", "shard", "core", "channels", "api", "hub", "protocol", "proxy", "auth",
-            "close", "config", "jwks", "limits", "sys",
+            "codes", "config", "jwks", "limits", "sys",
         ],
     ),
-    ("cli", &["auth", "server", "config", "jwks", "sys", "limits", "watch"]),
+    ("cli", &["auth", "codes", "server", "config", "jwks", "sys", "limits", "watch"]),
     ("lib", &[]),
     ("main", &["cli"]),
 ];
@@ -287,11 +287,11 @@ fn a_forbidden_import_is_found() {
         faults("codec/http.rs", "use crate::hub::Hub;"),
         ["codec/http.rs: codec may not use hub"]
     );
-    assert_eq!(faults("codec/http.rs", "use crate::{\n    close,\n    hub::{a, b},\n};").len(), 1);
+    assert_eq!(faults("codec/http.rs", "use crate::{\n    codes,\n    hub::{a, b},\n};").len(), 1);
     assert_eq!(faults("codec/http.rs", "fn f() { crate::shard::turn() }").len(), 1);
     assert_eq!(faults("new.rs", "").len(), 1, "a module that the table lacks");
     assert!(
-        faults("codec/http.rs", "use crate::{close, limits};\nuse crate::codec::x;").is_empty()
+        faults("codec/http.rs", "use crate::{codes, limits};\nuse crate::codec::x;").is_empty()
     );
     assert!(faults("codec/http.rs", "#[cfg(test)]\nuse crate::hub::Hub;").is_empty());
 }
@@ -320,8 +320,8 @@ fn unsafe_outside_sys_is_found() {
 
 #[test]
 fn a_file_without_its_idea_is_found() {
-    assert_eq!(faults_of(check_first_line, "close.rs", "use std::fmt;").len(), 1);
-    assert!(faults_of(check_first_line, "close.rs", "//! Why.\n").is_empty());
+    assert_eq!(faults_of(check_first_line, "codes.rs", "use std::fmt;").len(), 1);
+    assert!(faults_of(check_first_line, "codes.rs", "//! Why.\n").is_empty());
 }
 
 #[test]

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     auth::SubscribeOverrides,
-    close,
+    codes::CloseReason,
     hub::ChannelPattern,
     limits::{CLOSE_TEXT_BYTES_MAX, PUBLICATION_KEY_BYTES_MAX},
     protocol::{
@@ -322,7 +322,7 @@ impl TargetRequest<'_> {
                 if !(3000..=4999).contains(&code) {
                     return Err(wrong("bad request: disconnect.code is not from 3000 to 4999"));
                 }
-                let default = || close::FORCE_NO_RECONNECT.reason.to_owned();
+                let default = || CloseReason::FORCE_NO_RECONNECT.reason.to_owned();
                 let reason = given(reason).unwrap_or_else(default);
                 if reason.len() > CLOSE_TEXT_BYTES_MAX {
                     return Err(wrong("bad request: disconnect.reason is above 123 bytes"));

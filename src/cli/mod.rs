@@ -1,6 +1,7 @@
 //! The command line: from arguments to an exit code, one file per subcommand.
 
 mod bench;
+mod codes;
 mod config;
 mod logging;
 mod serve;
@@ -26,6 +27,8 @@ enum Command {
     Bench(bench::BenchArgs),
     Watch(watch::Arguments),
     Token(token::Arguments),
+    /// Print every code that clients are told, with what they do then and what it means
+    Codes,
     #[command(subcommand)]
     Config(config::Command),
 }
@@ -37,6 +40,7 @@ pub fn main() -> ExitCode {
         Command::Bench(arguments) => bench::run(arguments).map_err(Into::into),
         Command::Watch(arguments) => return watch::run(arguments),
         Command::Token(arguments) => return token::run(arguments),
+        Command::Codes => codes::run().map_err(Into::into),
         Command::Config(command) => return config::run(&command),
     };
     match outcome {

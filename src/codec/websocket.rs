@@ -1,7 +1,7 @@
 //! WebSocket frames of RFC 6455: masked ones in, unmasked ones out.
 
 use super::take_front;
-use crate::close::{self, CloseReason};
+use crate::codes::CloseReason;
 
 /// Bytes of the longest header of an unmasked frame (RFC 6455 section 5.2).
 pub const SERVER_HEADER_BYTES_MAX: usize = 10;
@@ -285,7 +285,9 @@ impl Partial {
     /// Checks what only the end of a message shows.
     fn check(&self, ended: Opcode) -> Result<(), CloseReason> {
         match ended {
-            Opcode::Text if self.utf8_bytes < self.message.len() => Err(close::INVALID_PAYLOAD),
+            Opcode::Text if self.utf8_bytes < self.message.len() => {
+                Err(CloseReason::INVALID_PAYLOAD)
+            }
             Opcode::Close => close_message(&self.control).map(drop),
             _ => Ok(()),
         }
@@ -296,7 +298,7 @@ impl Partial {
         match str::from_utf8(&self.message[self.utf8_bytes..]) {
             Ok(text) => self.utf8_bytes += text.len(),
             Err(error) if error.error_len().is_none() => self.utf8_bytes += error.valid_up_to(),
-            Err(_) => return Err(close::INVALID_PAYLOAD),
+            Err(_) => return Err(CloseReason::INVALID_PAYLOAD),
         }
         Ok(())
     }
@@ -313,7 +315,7 @@ fn parse_header(
     let is_final = first & 0x80 != 0;
     let opcode = match Opcode::from_bits(first & 0x0f) {
         Some(opcode) if first & 0x70 == 0 => opcode,
-        _ => return Err(close::PROTOCOL_ERROR),
+        _ => return Err(CloseReason::PROTOCOL_ERROR),
     };
     let in_sequence = match opcode {
         Opcode::Continuation => open,
@@ -321,13 +323,13 @@ fn parse_header(
         Opcode::Close | Opcode::Ping | Opcode::Pong => is_final,
     };
     if !in_sequence {
-        return Err(close::PROTOCOL_ERROR);
+        return Err(CloseReason::PROTOCOL_ERROR);
     }
     let Some(&second) = bytes.get(1) else { return Ok(None) };
     let short = second & 0x7f;
     let is_masked = second & 0x80 != 0;
     if !is_masked || (opcode.is_control() && usize::from(short) > CONTROL_BYTES_MAX) {
-        return Err(close::PROTOCOL_ERROR);
+        return Err(CloseReason::PROTOCOL_ERROR);
     }
     let rest = &bytes[2..];
     let (length, length_min, length_bytes) = match short {
@@ -342,11 +344,11 @@ fn parse_header(
         short => (u64::from(short), 0, 0),
     };
     if length < length_min || length > i64::MAX as u64 {
-        return Err(close::PROTOCOL_ERROR);
+        return Err(CloseReason::PROTOCOL_ERROR);
     }
     let missing = match usize::try_from(length) {
         Ok(missing) if opcode.is_control() || missing <= room => missing,
-        _ => return Err(close::MESSAGE_TOO_BIG),
+        _ => return Err(CloseReason::MESSAGE_TOO_BIG),
     };
     let Some(&mask) = rest[length_bytes..].first_chunk() else { return Ok(None) };
     Ok(Some((Frame { is_final, opcode, mask, missing }, 2 + length_bytes + mask.len())))
@@ -368,13 +370,15 @@ fn unmask(payload: &mut [u8], mask: [u8; 4]) {
 /// Gives a complete payload its meaning.
 fn message(opcode: Opcode, payload: &[u8]) -> Result<Message<'_>, CloseReason> {
     match opcode {
-        Opcode::Text => str::from_utf8(payload).map(Message::Text).or(Err(close::INVALID_PAYLOAD)),
+        Opcode::Text => {
+            str::from_utf8(payload).map(Message::Text).or(Err(CloseReason::INVALID_PAYLOAD))
+        }
         Opcode::Binary => Ok(Message::Binary(payload)),
         Opcode::Ping => Ok(Message::Ping(payload)),
         Opcode::Pong => Ok(Message::Pong(payload)),
         Opcode::Close => close_message(payload),
         // No message begins with one: `parse_header` knows whether a message is open.
-        Opcode::Continuation => Err(close::PROTOCOL_ERROR),
+        Opcode::Continuation => Err(CloseReason::PROTOCOL_ERROR),
     }
 }
 
@@ -383,15 +387,15 @@ fn close_message(payload: &[u8]) -> Result<Message<'_>, CloseReason> {
         return if payload.is_empty() {
             Ok(Message::Close(None))
         } else {
-            Err(close::PROTOCOL_ERROR)
+            Err(CloseReason::PROTOCOL_ERROR)
         };
     };
     let code = u16::from_be_bytes(code);
     // RFC 6455 section 7.4 and the IANA registry: 1004-1006 and 1015 never travel.
     if !matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
-        return Err(close::PROTOCOL_ERROR);
+        return Err(CloseReason::PROTOCOL_ERROR);
     }
-    let reason = str::from_utf8(reason).or(Err(close::INVALID_PAYLOAD))?;
+    let reason = str::from_utf8(reason).or(Err(CloseReason::INVALID_PAYLOAD))?;
     Ok(Message::Close(Some((code, reason))))
 }
 

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     api::{Call, ConnectionsOf, Disconnect, NodeInfo, NodeMetrics, ShardInfo, Subscribe, Target},
-    close,
+    codes::CloseReason,
     hub::{Broadcast, ChannelPattern, Group, Publication, Read, ShardId, ToHome},
     metrics::{Counters, Counts},
     protocol::{Act, ErrorCode, HistoryFilter, Name, Now, Order, Payload, PublicationExtra, Query},
@@ -44,7 +44,7 @@ impl Core {
                 self.call_order(now, asker, target, Act::Unsubscribe { channel }, known);
             }
             Call::Disconnect { target, whitelist, disconnect } => {
-                let default = close::FORCE_NO_RECONNECT;
+                let default = CloseReason::FORCE_NO_RECONNECT;
                 let default = || Disconnect { code: default.code, reason: default.reason.into() };
                 let Disconnect { code, reason } = disconnect.unwrap_or_else(default);
                 let (group, mut order) = orders_of(target, Act::Disconnect { code, reason });

@@ -5,7 +5,7 @@
 
 use super::{Connection, Core, Phase, Session, flush::How, flush::Operation};
 use crate::{
-    close::{self, CloseReason},
+    codes::CloseReason,
     hub::{ConnRef, ToHome},
     limits::CLOSE_TIMEOUT_MS,
     mutations::{self, Mutation},
@@ -35,7 +35,7 @@ impl Core {
         }
         // Something was not queued: whatever else ends it, what is behind that must not go out.
         let slow = connection.slow;
-        let reason = if slow { close::SLOW } else { reason };
+        let reason = if slow { CloseReason::SLOW } else { reason };
         let told = connection.terms(reason);
         self.subscriptions.forget_connect(conn.slot);
         self.asks.forget(conn.slot);
@@ -131,7 +131,7 @@ impl Core {
         let connection = self.slots.at(conn.slot);
         connection.discarded_bytes = connection.discarded_bytes.saturating_add(bytes as u32);
         if connection.discarded_bytes > DISCARDED_BYTES_MAX {
-            self.close(now, conn, close::BAD_REQUEST);
+            self.close(now, conn, CloseReason::BAD_REQUEST);
             self.abort(conn);
         }
     }
@@ -144,7 +144,7 @@ impl Core {
         }
         match &mut connection.session {
             Session::Http(http) if connection.writer.unfilled() > 0 => http.last = true,
-            _ => self.close(now, conn, close::CONNECTION_CLOSED),
+            _ => self.close(now, conn, CloseReason::CONNECTION_CLOSED),
         }
     }
 }

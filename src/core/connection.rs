@@ -2,8 +2,8 @@
 
 use super::{plain::Plain, streams::Stream, watch::Watch, writer::Writer};
 use crate::{
-    close::CloseReason,
     codec::{http, transport::Transport, websocket},
+    codes::CloseReason,
     hub::{ConnRef, NO_SUBSCRIPTIONS},
     limits::{GENERATION_FIRST, bound},
     mutations::{self, Mutation},
@@ -167,21 +167,19 @@ impl Connection {
 
     /// What the peer is told for `reason`, in the terms of its protocol.
     pub(super) fn terms(&self, reason: CloseReason) -> CloseReason {
-        use crate::close;
         match (&self.session, reason) {
-            (Session::Handler { .. }, close::SHUTDOWN) => close::GOING_AWAY,
-            (Session::Handler { .. }, close::SLOW) => close::TRY_AGAIN_LATER,
-            (Session::Handler { .. }, close::INTERNAL_SERVER_ERROR) => close::INTERNAL,
-            (Session::Handler { .. }, close::CONNECTION_CLOSED) => close::NORMAL,
+            (Session::Handler { .. }, CloseReason::SHUTDOWN) => CloseReason::GOING_AWAY,
+            (Session::Handler { .. }, CloseReason::SLOW) => CloseReason::TRY_AGAIN_LATER,
+            (Session::Handler { .. }, CloseReason::INTERNAL_SERVER_ERROR) => CloseReason::INTERNAL,
+            (Session::Handler { .. }, CloseReason::CONNECTION_CLOSED) => CloseReason::NORMAL,
             _ => reason,
         }
     }
 
     /// The code that an embedder's handler is told, where its peer is told `told` for `reason`.
     pub(super) fn code_for_handler(reason: CloseReason, told: CloseReason) -> u16 {
-        use crate::close;
         match reason {
-            close::CONNECTION_CLOSED | close::WRITE_ERROR => close::ABNORMAL_CODE,
+            CloseReason::CONNECTION_CLOSED | CloseReason::WRITE_ERROR => CloseReason::ABNORMAL_CODE,
             _ => told.code,
         }
     }

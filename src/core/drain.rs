@@ -5,7 +5,7 @@
 
 use super::{Core, LinkMessage};
 use crate::{
-    close,
+    codes::CloseReason,
     hub::{ConnRef, ShardId, ToHome},
     limits::bound,
     mutations::{self, Mutation},
@@ -106,7 +106,7 @@ impl Core {
         for slot in from..to {
             let conn = ConnRef { slot, generation: self.slots.at(slot).generation };
             if !self.leaves_later(now, conn) {
-                self.close(now, conn, close::SHUTDOWN);
+                self.close(now, conn, CloseReason::SHUTDOWN);
             }
         }
         self.drain.closing = (to < self.slots.end()).then_some(to);

@@ -13,12 +13,12 @@ use crate::{
         watch::{self, WatchCall},
     },
     auth::origin,
-    close,
     codec::{
         handshake,
         http::{self, Event, Limits, Request},
         websocket,
     },
+    codes::CloseReason,
     hub::{Caller, ConnRef, HttpReply},
     limits::HTTP_HEAD_BYTES_MAX,
     protocol::{
@@ -195,7 +195,7 @@ impl Core {
         let owed = connection.writer.unfilled() > 0;
         match &mut connection.session {
             Session::Http(http) if owed => http.last = true,
-            _ => self.close(now, conn, close::NORMAL),
+            _ => self.close(now, conn, CloseReason::NORMAL),
         }
     }
 
@@ -220,7 +220,7 @@ impl Core {
         let Some(connection) = self.slots.get(conn) else { return };
         let last = matches!(&connection.session, Session::Http(http) if http.last);
         if last && connection.writer.unfilled() == 0 {
-            self.close(now, conn, close::NORMAL);
+            self.close(now, conn, CloseReason::NORMAL);
         }
     }
 
@@ -236,7 +236,7 @@ impl Core {
             let body = shapes::error_response(408, "the request was not complete in time");
             self.queue(conn, |out| http::write_response(out, 408, JSON, &[], &body, false));
         }
-        self.close(now, conn, close::NORMAL);
+        self.close(now, conn, CloseReason::NORMAL);
     }
 }
 

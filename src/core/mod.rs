@@ -62,7 +62,7 @@ use self::{
     writer::Joined,
 };
 use crate::{
-    close,
+    codes::CloseReason,
     hub::{
         Congestion, ConnRef, FromHome, Home, HomeAnswer, Leases, Local, ReplyTo, ShardId, ToHome,
     },
@@ -222,7 +222,7 @@ impl Core {
             }
             ReadEnd::Failed => {
                 connection.input_ended = true;
-                self.close(now, conn, close::CONNECTION_CLOSED);
+                self.close(now, conn, CloseReason::CONNECTION_CLOSED);
                 self.abort(conn);
             }
         }
@@ -244,7 +244,7 @@ impl Core {
                 }
             }
             _ => {
-                self.close(now, conn, close::WRITE_ERROR);
+                self.close(now, conn, CloseReason::WRITE_ERROR);
                 self.abort(conn);
                 self.progress(conn);
             }
@@ -341,7 +341,7 @@ impl Core {
             } else if let Some(message) = self.to_self.pop_front() {
                 self.apply_to_home(now, self.shard, message);
             } else if let Some(conn) = self.slow.pop() {
-                self.close(now, conn, close::SLOW);
+                self.close(now, conn, CloseReason::SLOW);
             } else {
                 return;
             }

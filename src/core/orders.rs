@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::{Core, Session, requests::NO_PLACE};
 use crate::{
-    close::{self, CloseReason},
     codec::transport::Transport,
+    codes::CloseReason,
     hub::{
         ChannelPattern, ConnRef, FromHome, Group, HomeAnswer, NO_SUBSCRIPTIONS, Pending, ReplyTo,
         ShardId,
@@ -73,7 +73,7 @@ impl Core {
                 }
             }
             Act::Refresh { expired, .. } if *expired => {
-                self.close(now, conn, close::CONNECTION_EXPIRED);
+                self.close(now, conn, CloseReason::CONNECTION_EXPIRED);
             }
             Act::Refresh { expire_at_unix_s, info, .. } => {
                 let (at, info) = (*expire_at_unix_s, info.clone());

@@ -11,7 +11,7 @@ use crate::{
         watch::{WatchAnswer, WatchCall},
     },
     auth::{Devices, Verdict},
-    close::CloseReason,
+    codes::CloseReason,
     hub::{Caller, ConnRef},
     protocol::{Audience, Delivery, Effect, ErrorCode, Now, Outgoing, handler::ConnectionRef},
     proxy::BackendAnswer,

@@ -2,8 +2,8 @@
 
 use super::{Core, Session, requests::connection_ref};
 use crate::{
-    close,
     codec::websocket::{Opcode, Reader, write_frame},
+    codes::CloseReason,
     hub::{ConnRef, ReplyTo, ToHome},
     protocol::{
         Answer, Due, ErrorCode, Liveness, Name, Now,
@@ -49,7 +49,7 @@ impl Core {
         match plain.liveness.due(now, &keepalive) {
             Due::Nothing => {}
             Due::Ping => self.queue(conn, |out| write_frame(out, Opcode::Ping, b"")),
-            Due::Gone => self.close(now, conn, close::SILENT),
+            Due::Gone => self.close(now, conn, CloseReason::SILENT),
         }
     }
 

@@ -3,7 +3,7 @@
 use super::{Core, Session, direct::Sender, gathers::Asker, streams::events_at_begin};
 use crate::{
     api::{Call, Disconnect, Target},
-    close::{CONNECTION_LIMIT, CloseReason},
+    codes::CloseReason,
     frame::Range,
     hub::{ConnRef, HomeAnswer, Pending, Publication, Read, ReplyTo, ToHome},
     limits::COMMANDS_IN_FLIGHT_MAX,
@@ -244,7 +244,7 @@ impl Core {
         let Some(session) = connection.session.centrifuge().filter(|_| registered) else { return };
         let target = Target { user: Name::clone(session.user()), client: None, session: None };
         let whitelist = [Name::from(session.client_id())].into();
-        let CloseReason { code, reason } = CONNECTION_LIMIT;
+        let CloseReason { code, reason } = CloseReason::CONNECTION_LIMIT;
         let disconnect = Some(Disconnect { code, reason: reason.into() });
         self.call(now, Asker::Nobody, Call::Disconnect { target, whitelist, disconnect });
     }

@@ -2,8 +2,8 @@
 
 use super::{Connection, Core, Session, plain::Plain, requests::connection_ref};
 use crate::{
-    close::{self, CloseReason},
     codec::websocket::{Message, Opcode, write_frame},
+    codes::CloseReason,
     hub::ConnRef,
     protocol::{
         Effect, Now, centrifuge,
@@ -93,7 +93,7 @@ impl Core {
                         heard(session, now, &settings.policy, text, effects);
                         Step::Handled
                     }
-                    Err(_) => Step::Close(close::BAD_REQUEST),
+                    Err(_) => Step::Close(CloseReason::BAD_REQUEST),
                 },
                 other => control(other),
             },
@@ -162,7 +162,7 @@ fn control(read: Result<Option<Message<'_>>, CloseReason>) -> Step {
         Ok(None) => Step::Starved,
         Ok(Some(Message::Ping(payload))) => Step::Pong(payload.to_vec()),
         Ok(Some(Message::Close(code))) => {
-            let code = code.map_or(close::NORMAL.code, |(code, _)| code);
+            let code = code.map_or(CloseReason::NORMAL.code, |(code, _)| code);
             Step::Close(CloseReason { code, reason: "" })
         }
         Ok(Some(_)) => Step::Handled,

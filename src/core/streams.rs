@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{
     api::error_response,
-    close::{self, CloseReason},
     codec::{chunked, http, sse, transport::Transport, websocket::write_close},
+    codes::CloseReason,
     hub::ConnRef,
     protocol::{
         Begin, Effect, Name, Now, Recovered, Request,
@@ -85,7 +85,7 @@ impl Connection {
         let transport = self.session.transport();
         let mut out = Vec::new();
         // Codes of WebSocket itself, and that the peer has left, are nothing to be told in a push.
-        let is_told = told.code >= 3000 && told != close::CONNECTION_CLOSED;
+        let is_told = told.code >= 3000 && told != CloseReason::CONNECTION_CLOSED;
         match &mut self.session {
             Session::Centrifuge { session, .. } => {
                 if is_told && session.is_unidirectional() {
@@ -119,11 +119,13 @@ impl Connection {
 /// The answer in place of a stream that will not be.
 fn refusal(told: CloseReason, text: &str, headers: &Headers) -> Vec<u8> {
     let status = match told {
-        close::INVALID_TOKEN | close::CONNECTION_EXPIRED => 401,
-        close::PERMISSION_DENIED => 403,
-        close::BAD_REQUEST => 400,
-        close::CONNECTION_LIMIT | close::CHANNEL_LIMIT | close::TOO_MANY_REQUESTS => 429,
-        close::INTERNAL_SERVER_ERROR => 500,
+        CloseReason::INVALID_TOKEN | CloseReason::CONNECTION_EXPIRED => 401,
+        CloseReason::PERMISSION_DENIED => 403,
+        CloseReason::BAD_REQUEST => 400,
+        CloseReason::CONNECTION_LIMIT
+        | CloseReason::CHANNEL_LIMIT
+        | CloseReason::TOO_MANY_REQUESTS => 429,
+        CloseReason::INTERNAL_SERVER_ERROR => 500,
         _ => 503,
     };
     let mut out = Vec::new();
@@ -290,7 +292,7 @@ fn only_channel(effects: &mut Vec<Effect>, channel: &str) {
         if let Effect::Request { request: Request::Connect { subscriptions, .. }, .. } = effect {
             subscriptions.retain(|(name, _)| **name == *channel);
             if subscriptions.is_empty() {
-                *effect = Effect::Close(close::PERMISSION_DENIED);
+                *effect = Effect::Close(CloseReason::PERMISSION_DENIED);
             }
         }
     }

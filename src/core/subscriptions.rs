@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::{Core, requests::NO_PLACE};
 use crate::{
-    close,
+    codes::CloseReason,
     hub::{
         ConnRef, HashKey, HomeAnswer, Join, ListKey, LocalId, NO_SUBSCRIPTIONS, Pending, ReplyTo,
         ShardId, SubRef, ToHome,
@@ -176,7 +176,7 @@ impl Core {
         }
         let Some(connecting) = self.subscriptions.connecting.remove(&conn.slot) else { return };
         if error == ErrorCode::LIMIT_EXCEEDED {
-            self.close(now, conn, close::CONNECTION_LIMIT);
+            self.close(now, conn, CloseReason::CONNECTION_LIMIT);
             return;
         }
         self.leave_all(conn);
@@ -248,7 +248,7 @@ impl Core {
             self.confirm(shard, reply, Err(error));
         } else if self.is_connecting(conn) && server_side {
             match error {
-                ErrorCode::LIMIT_EXCEEDED => self.close(now, conn, close::CHANNEL_LIMIT),
+                ErrorCode::LIMIT_EXCEEDED => self.close(now, conn, CloseReason::CHANNEL_LIMIT),
                 error => self.connect_failed(now, conn, error),
             }
         } else {
@@ -372,7 +372,7 @@ impl Core {
             };
             let conn = ConnRef { slot, generation };
             if channel.is_empty() {
-                self.close(now, conn, close::INSUFFICIENT_STATE);
+                self.close(now, conn, CloseReason::INSUFFICIENT_STATE);
                 continue;
             }
             let Some(connection) = self.slots.get(conn) else { continue };
@@ -392,7 +392,7 @@ impl Core {
         let first = self.slots.at(conn.slot).first_subscription;
         let Some(sub) = self.local.find(first, channel) else { return };
         if self.subscriptions.is_server_side(sub) {
-            self.close(now, conn, close::SUBSCRIPTION_EXPIRED);
+            self.close(now, conn, CloseReason::SUBSCRIPTION_EXPIRED);
             return;
         }
         // Of what was not active yet the client has not heard; its own command is refused.

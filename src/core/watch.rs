@@ -12,8 +12,8 @@ use super::{Core, OutsideAnswer, Session, connection::Http};
 use crate::{
     api::watch::{self as api, WatchAnswer, WatchCall, WatcherPage},
     auth::{Devices, Verdict},
-    close,
     codec::{chunked, http, sse},
+    codes::CloseReason,
     hub::{
         Beat, Caller, ConnRef, Ending, HttpReply, LeaseAnswer, LeaseRequest, ShardId, ToHome,
         Watcher,
@@ -434,7 +434,7 @@ impl Core {
         // What was discarded may have been the beginning of a request.
         let readable = keep_alive && connection.discarded_bytes == 0 && !self.drain.has_begun();
         if !readable {
-            self.close(now, conn, close::NORMAL);
+            self.close(now, conn, CloseReason::NORMAL);
             return;
         }
         if let Session::Watch(watch) = self.to_requests(now, conn, false) {
@@ -471,7 +471,7 @@ impl Core {
         let connection = self.slots.at(conn.slot);
         connection.discarded_bytes = connection.discarded_bytes.saturating_add(bytes as u32);
         if connection.discarded_bytes > STREAM_INPUT_BYTES_MAX {
-            self.close(now, conn, close::BAD_REQUEST);
+            self.close(now, conn, CloseReason::BAD_REQUEST);
         }
     }
 

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use serde::{Serialize, Serializer};
 
 use crate::{
-    close::CloseReason,
     codec::websocket::Message,
+    codes::CloseReason,
     protocol::{Answer, Audience, Effect, Name, Outgoing, Payload, Request},
 };
 

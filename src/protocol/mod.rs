@@ -27,7 +27,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub use crate::channels::Name;
-use crate::close::CloseReason;
+use crate::codes::CloseReason;
+pub use crate::codes::ErrorCode;
 
 /// The time of one turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -217,15 +218,4 @@ pub enum Answer {
     History(Box<History>),
     /// Nothing was done.
     Failed(ErrorCode),
-}
-
-/// An error reply of the Centrifuge protocol (centrifuge `errors.go`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ErrorCode {
-    /// The code on the wire.
-    pub code: u16,
-    /// The message on the wire.
-    pub message: &'static str,
-    /// Whether the client may try the same again.
-    pub temporary: bool,
 }

@@ -11,7 +11,7 @@ use crate::{
         Call, ConnectionsOf, Disconnect, NodeInfo, Reply, Subscribe, Target,
         watch::{WatchAnswer, WatchCall, WatcherPage},
     },
-    close::CloseReason,
+    codes::CloseReason,
     core::{OutsideAnswer, OutsideCall, Process},
     hub::{WakeOrder, WakeStatus},
     limits::{CLOSE_TEXT_BYTES_MAX, PUBLICATION_KEY_BYTES_MAX},

@@ -5,7 +5,7 @@ use std::sync::{Arc, atomic::Ordering};
 use bytes::Bytes;
 use tiderace::{
     api::Call,
-    close::CloseReason,
+    codes::CloseReason,
     core::{LinkMessage, OutsideCall},
     hub::{ConnRef, ReplyTo, ShardId, ToHome},
     protocol::{Act, Name, Now, Order, Payload},

@@ -7,8 +7,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tiderace::close::CloseReason;
 use tiderace::codec::websocket::Message;
+use tiderace::codes::CloseReason;
 use tiderace::config::{Config, Secret};
 use tiderace::protocol::handler::{ConnectionRef, Context, Handler};
 use tiderace::protocol::{Answer, Audience, Delivery, Outgoing, Payload};

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     auth::Terms,
     channels::Name,
-    close::{CloseReason, TOO_MANY_REQUESTS},
+    codes::CloseReason,
     protocol::{Effect, ErrorCode, Now, Payload, PublicationExtra, Request},
     proxy::{
         BackendAnswer, BackendCall, Caller, Failure, ProxyId,
@@ -260,7 +260,7 @@ impl Session {
     pub(super) fn hold(&mut self, line: &str) -> Result<(), CloseReason> {
         let held = &mut self.credentials_mut().entry.get_or_insert_default().held;
         if held.len() + line.len() >= HELD_BYTES_MAX {
-            return Err(TOO_MANY_REQUESTS);
+            return Err(CloseReason::TOO_MANY_REQUESTS);
         }
         held.push_str(line);
         held.push('\n');
@@ -409,7 +409,7 @@ mod tests {
         let half = format!(r#"{{"id":2,"rpc":{{"data":"{}"}}}}"#, "x".repeat(HELD_BYTES_MAX / 2));
         assert!(heard(&mut session, &policy, &half).is_empty());
         let out = heard(&mut session, &policy, &half);
-        assert!(matches!(&out[..], [Effect::Close(TOO_MANY_REQUESTS)]), "{out:?}");
+        assert!(matches!(&out[..], [Effect::Close(CloseReason::TOO_MANY_REQUESTS)]), "{out:?}");
     }
 
     #[test]

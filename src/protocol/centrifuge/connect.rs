@@ -16,7 +16,7 @@ use crate::{
         ConnectionClaims, Terms, TokenError,
         permissions::{self, Access},
     },
-    close::{BAD_REQUEST, CloseReason, INVALID_TOKEN},
+    codes::CloseReason,
     protocol::{Effect, ErrorCode, KeyUse, Name, Now, Request, SubscribeOptions, Subscribed},
     proxy::{BackendCall, ProxyId},
 };
@@ -35,7 +35,7 @@ impl Session {
         self.remember_agent(request);
         if let Some(emulated) = request.headers.as_ref().filter(|given| !given.is_empty()) {
             let arrival = self.credentials_mut().arrival.get_or_insert_default();
-            arrival.emulate(policy, emulated).map_err(|_| BAD_REQUEST)?;
+            arrival.emulate(policy, emulated).map_err(|_| CloseReason::BAD_REQUEST)?;
         }
         let wishes = wishes(request);
         if request.token.is_empty() {
@@ -50,7 +50,7 @@ impl Session {
         let claims = match verify(policy, &request.token, now) {
             Ok(claims) => claims,
             Err(TokenError::Expired) => return self.refuse(id, ErrorCode::TOKEN_EXPIRED, out),
-            Err(TokenError::Invalid(_)) => return Err(INVALID_TOKEN),
+            Err(TokenError::Invalid(_)) => return Err(CloseReason::INVALID_TOKEN),
             // It may be known in a moment: the client tries again by itself.
             Err(TokenError::UnknownKey) => {
                 out.push(Effect::KeysWanted(KeyUse::Connections));
@@ -74,7 +74,7 @@ impl Session {
             Some(user) => self.user = Name::clone(user),
             None if policy.anonymous || policy.insecure => {}
             // centrifuge answers missing credentials as a bad request (`connectCmd`), not 3507.
-            None => return Err(BAD_REQUEST),
+            None => return Err(CloseReason::BAD_REQUEST),
         }
         Ok(())
     }

@@ -18,10 +18,7 @@ use super::{
 };
 use crate::{
     auth::{ConnectionClaims, TokenError},
-    close::{
-        BAD_REQUEST, CONNECTION_EXPIRED, CloseReason, INSUFFICIENT_STATE, INVALID_TOKEN,
-        PERMISSION_DENIED,
-    },
+    codes::CloseReason,
     protocol::{Effect, ErrorCode, KeyUse, Name, Now, Subscribed},
     proxy::{
         BackendAnswer, BackendCall, EXTENSION_S, ProxyId, answers::Refreshed, routes::ChannelEvent,
@@ -47,12 +44,12 @@ impl Session {
         out: &mut Vec<Effect>,
     ) -> Result<(), CloseReason> {
         if request.token.is_empty() || policy.proxies.refresh.is_some() {
-            return Err(BAD_REQUEST);
+            return Err(CloseReason::BAD_REQUEST);
         }
         let claims = match verify(policy, &request.token, now) {
             Ok(claims) => claims,
-            Err(TokenError::Expired) => return Err(CONNECTION_EXPIRED),
-            Err(TokenError::Invalid(_)) => return Err(INVALID_TOKEN),
+            Err(TokenError::Expired) => return Err(CloseReason::CONNECTION_EXPIRED),
+            Err(TokenError::Invalid(_)) => return Err(CloseReason::INVALID_TOKEN),
             Err(TokenError::UnknownKey) => {
                 out.push(Effect::KeysWanted(KeyUse::Connections));
                 out.push(error(id, ErrorCode::INTERNAL));
@@ -60,13 +57,13 @@ impl Session {
             }
         };
         if claims.user != *self.user {
-            return Err(INVALID_TOKEN);
+            return Err(CloseReason::INVALID_TOKEN);
         }
         // It comes back with this token, and is in the channels that this one names (centrifugo
         // `tokenChannelsChanged`).
         let known = self.credentials.as_ref().map_or(0, |known| known.token_channels);
         if channels_mark(&claims) != known {
-            return Err(INSUFFICIENT_STATE);
+            return Err(CloseReason::INSUFFICIENT_STATE);
         }
         let expire_at_unix_s = expire_at(policy, &claims, now);
         if expire_at_unix_s != 0 && expire_at_unix_s <= now.unix_s {
@@ -129,7 +126,7 @@ impl Session {
             }
             Some(_) => {}
             None if now.unix_s >= at_unix_s.saturating_add(policy.expired_close_delay_s) => {
-                return Err(CONNECTION_EXPIRED);
+                return Err(CloseReason::CONNECTION_EXPIRED);
             }
             None => {}
         }
@@ -180,10 +177,10 @@ impl Session {
                 (bounded_expiry(now, expire_at_unix_s), info, meta)
             }
             BackendAnswer::Failed(_) => (now.unix_s + EXTENSION_S, None, None),
-            _ => return Err(CONNECTION_EXPIRED),
+            _ => return Err(CloseReason::CONNECTION_EXPIRED),
         };
         if at_unix_s != 0 && at_unix_s <= now.unix_s {
-            return Err(CONNECTION_EXPIRED);
+            return Err(CloseReason::CONNECTION_EXPIRED);
         }
         self.prolong(now, policy, at_unix_s, info, meta);
         Ok(())
@@ -319,7 +316,7 @@ pub(super) fn channels_mark(claims: &ConnectionClaims) -> u64 {
 /// Refuses a valid token that names nobody, where every token must name somebody.
 pub(super) fn check_user(policy: &Policy, claims: &ConnectionClaims) -> Result<(), CloseReason> {
     if claims.user.is_empty() && policy.disallow_anonymous_tokens {
-        return Err(PERMISSION_DENIED);
+        return Err(CloseReason::PERMISSION_DENIED);
     }
     Ok(())
 }

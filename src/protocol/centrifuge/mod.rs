@@ -8,14 +8,12 @@ mod asking;
 mod command;
 mod connect;
 mod credentials;
-mod errors;
 mod expiry;
 mod object;
 mod operations;
 mod reply;
 mod terms;
 mod unidirectional;
-mod unsubscribed;
 
 use std::sync::Arc;
 
@@ -28,7 +26,7 @@ use self::reply::Expiry;
 use super::{Answer, Effect, ErrorCode, MemberInfo, Name, Now, Subscribed};
 use crate::auth::Tokens;
 use crate::channels::Channels;
-use crate::close::{BAD_REQUEST, CloseReason, NO_PONG, STALE};
+use crate::codes::CloseReason;
 use crate::proxy::routes::Routes;
 
 pub use self::arrival::Arrival;
@@ -39,9 +37,9 @@ pub use self::reply::{
 };
 pub use self::terms::Wish;
 pub use self::unidirectional::{disconnect_of, is_connect_request};
-pub use self::unsubscribed::Unsubscribed;
 pub use crate::auth::Terms;
 pub(crate) use crate::codec::json::{one_line, present};
+pub use crate::codes::Unsubscribed;
 
 /// A deadline that never comes.
 const NEVER: u64 = u64::MAX;
@@ -167,7 +165,7 @@ impl Session {
             }
         }
         if empty {
-            out.push(Effect::Close(BAD_REQUEST));
+            out.push(Effect::Close(CloseReason::BAD_REQUEST));
         }
     }
 
@@ -240,7 +238,11 @@ impl Session {
     /// May be called at any time, and must be at [`deadline_ms`](Self::deadline_ms).
     pub fn due(&mut self, now: Now, policy: &Policy, out: &mut Vec<Effect>) {
         if now.monotonic_ms >= self.overdue_ms {
-            let reason = if self.state == State::Connected { NO_PONG } else { STALE };
+            let reason = if self.state == State::Connected {
+                CloseReason::NO_PONG
+            } else {
+                CloseReason::STALE
+            };
             out.push(Effect::Close(reason));
             return;
         }
@@ -274,7 +276,7 @@ impl Session {
         if self.state == State::Asking {
             return self.hold(line);
         }
-        let command = Command::parse(line).ok_or(BAD_REQUEST)?;
+        let command = Command::parse(line).ok_or(CloseReason::BAD_REQUEST)?;
         let id = command.id;
         let is_pong = command.is_pong();
         let method = command.method();
@@ -284,14 +286,14 @@ impl Session {
                 Some(Method::Connect(request)) if id != 0 && self.state == State::Fresh => {
                     self.connect(now, policy, id, &request, out)
                 }
-                _ => Err(BAD_REQUEST),
+                _ => Err(CloseReason::BAD_REQUEST),
             };
         }
         if is_pong {
             return self.pong();
         }
-        match method.ok_or(BAD_REQUEST)? {
-            Method::Connect(_) => Err(BAD_REQUEST),
+        match method.ok_or(CloseReason::BAD_REQUEST)? {
+            Method::Connect(_) => Err(CloseReason::BAD_REQUEST),
             Method::Subscribe(request) => self.subscribe(now, policy, id, &request, out),
             Method::Unsubscribe(request) => self.unsubscribe(policy, id, &request, out),
             Method::Publish(request) => self.publish(policy, id, &request, out),
@@ -312,7 +314,7 @@ impl Session {
 
     fn pong(&mut self) -> Handled {
         if self.state != State::Connected || self.overdue_ms == NEVER {
-            return Err(BAD_REQUEST);
+            return Err(CloseReason::BAD_REQUEST);
         }
         self.overdue_ms = NEVER;
         Ok(())

@@ -17,7 +17,7 @@ use crate::{
         permissions::{self, Access},
     },
     channels::{ChannelOptions, NameFault},
-    close::{BAD_REQUEST, CloseReason, INVALID_TOKEN},
+    codes::CloseReason,
     protocol::{
         Effect, ErrorCode, HistoryFilter, KeyUse, Name, Now, Payload, Query, Request,
         StreamPosition,
@@ -101,7 +101,7 @@ impl Session {
         };
         let of_other = !claims.client.is_empty() && claims.client != self.client_id();
         if claims.channel != channel || claims.user != *self.user || of_other {
-            return Err(INVALID_TOKEN);
+            return Err(CloseReason::INVALID_TOKEN);
         }
         let expire_at_unix_s = claims.terms.expire_at_unix_s;
         if expire_at_unix_s != 0 && expire_at_unix_s <= now.unix_s {
@@ -302,7 +302,7 @@ impl Session {
         };
         let of_backend = policy.proxies.of_channel(ChannelEvent::SubRefresh, options).is_some();
         if request.token.is_empty() || of_backend {
-            return Err(BAD_REQUEST);
+            return Err(CloseReason::BAD_REQUEST);
         }
         match self.token_terms(now, policy, &channel, &request.token, out)? {
             Err(code) => out.push(error(id, code)),
@@ -325,7 +325,7 @@ impl Session {
         channel: &str,
     ) -> Result<Result<Name, ErrorCode>, CloseReason> {
         if channel.is_empty() {
-            return Err(BAD_REQUEST);
+            return Err(CloseReason::BAD_REQUEST);
         }
         if channel.len() > policy.channels.max_length {
             return Ok(Err(ErrorCode::BAD_REQUEST));
@@ -340,7 +340,7 @@ impl Session {
         channel: &str,
     ) -> Result<Result<(Name, &'a ChannelOptions), ErrorCode>, CloseReason> {
         if channel.is_empty() {
-            return Err(BAD_REQUEST);
+            return Err(CloseReason::BAD_REQUEST);
         }
         Ok(match policy.channels.named(channel) {
             Ok(options) => Ok((Arc::from(channel), options)),

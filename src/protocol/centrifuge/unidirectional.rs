@@ -3,7 +3,7 @@
 
 use super::{Handled, Policy, Session, State, command::ConnectRequest};
 use crate::{
-    close::{self, BAD_REQUEST, CloseReason},
+    codes::CloseReason,
     protocol::{Effect, ErrorCode, Now},
 };
 
@@ -19,10 +19,10 @@ pub fn is_connect_request(text: &str) -> bool {
 /// `defaultUniErrorCodeToDisconnect`).
 pub fn disconnect_of(error: ErrorCode) -> CloseReason {
     match error {
-        ErrorCode::EXPIRED | ErrorCode::TOKEN_EXPIRED => close::CONNECTION_EXPIRED,
-        ErrorCode::TOO_MANY_REQUESTS => close::TOO_MANY_REQUESTS,
-        ErrorCode::PERMISSION_DENIED => close::PERMISSION_DENIED,
-        _ => close::INTERNAL_SERVER_ERROR,
+        ErrorCode::EXPIRED | ErrorCode::TOKEN_EXPIRED => CloseReason::CONNECTION_EXPIRED,
+        ErrorCode::TOO_MANY_REQUESTS => CloseReason::TOO_MANY_REQUESTS,
+        ErrorCode::PERMISSION_DENIED => CloseReason::PERMISSION_DENIED,
+        _ => CloseReason::INTERNAL_SERVER_ERROR,
     }
 }
 
@@ -64,7 +64,7 @@ impl Session {
         text: &str,
         out: &mut Vec<Effect>,
     ) -> Handled {
-        let request = ConnectRequest::parse(text).ok_or(BAD_REQUEST)?;
+        let request = ConnectRequest::parse(text).ok_or(CloseReason::BAD_REQUEST)?;
         self.connect(now, policy, CONNECT, &request, out)
     }
 }
@@ -136,8 +136,8 @@ mod tests {
         assert_eq!(refused(r#"{"subs":{"":{}}}"#), ["1 connect  to "]);
         let token = crate::auth::tokens::sign_connection("secret", "42", Some(1000), None);
         assert_eq!(refused(&format!(r#"{{"token":"{token}"}}"#)), ["close 3005"]);
-        assert_eq!(disconnect_of(ErrorCode::PERMISSION_DENIED), close::PERMISSION_DENIED);
-        assert_eq!(disconnect_of(ErrorCode::TOO_MANY_REQUESTS), close::TOO_MANY_REQUESTS);
-        assert_eq!(disconnect_of(ErrorCode::INTERNAL), close::INTERNAL_SERVER_ERROR);
+        assert_eq!(disconnect_of(ErrorCode::PERMISSION_DENIED), CloseReason::PERMISSION_DENIED);
+        assert_eq!(disconnect_of(ErrorCode::TOO_MANY_REQUESTS), CloseReason::TOO_MANY_REQUESTS);
+        assert_eq!(disconnect_of(ErrorCode::INTERNAL), CloseReason::INTERNAL_SERVER_ERROR);
     }
 }
