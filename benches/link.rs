@@ -165,6 +165,7 @@ fn empty_publication() -> Published {
         epoch: None,
         payload: tiderace::protocol::Payload::Json,
         key: None,
+        handling: None,
     }
 }
 

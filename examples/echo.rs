@@ -72,8 +72,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         signal_hook::consts::SIGTERM,
     ])?;
     let server = Server::builder(config)
-        .websocket("/echo", || Echo)
-        .websocket("/pubsub", || PubSub)
+        .websocket("/echo", |_| Ok(Echo))
+        .websocket("/pubsub", |_| Ok(PubSub))
         .start()?;
     println!("listening on http://{}", server.address());
     signals.forever().next();

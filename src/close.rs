@@ -23,6 +23,10 @@ impl CloseReason {
     }
 }
 
+/// What a plain handler is told of a connection that broke, or that its peer ended without a close
+/// frame (RFC 6455 section 7.1.5). Never sent.
+pub const ABNORMAL_CODE: u16 = 1006;
+
 macro_rules! reasons {
     ($($(#[$doc:meta])* $name:ident = $code:literal, $text:literal;)*) => {
         $($(#[$doc])* pub const $name: CloseReason = CloseReason::new($code, $text);)*
@@ -47,6 +51,8 @@ reasons! {
     MESSAGE_TOO_BIG = 1009, "message too big";
     /// A bug or a failed resource on our side; to plain WebSocket handlers.
     INTERNAL = 1011, "internal error";
+    /// A plain handler's peer from which nothing came for too long.
+    SILENT = 1011, "keepalive timeout";
     /// A plain handler's peer that does not read; it may try again later.
     TRY_AGAIN_LATER = 1013, "slow consumer";
     /// The connection was closed by its own side.

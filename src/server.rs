@@ -1,5 +1,6 @@
 //! The server: starts, pins, drains and joins the shards.
 
+mod direct;
 mod handle;
 mod proxies;
 mod tokens;
@@ -32,7 +33,7 @@ use crate::{
     core::{Endpoint, Endpoints, OutsideCall, Process, Route, Settings, WatchSettings},
     hub::HashKey,
     limits::{CLOSE_TIMEOUT_MS, LINK_ENTRIES, SHARDS_MAX},
-    protocol::{Now, centrifuge::Policy, handler::Handler},
+    protocol::{Keepalive, Now, Refusal, Upgrade, centrifuge::Policy, handler::Handler},
     proxy::{BackendAnswer, ProxyId},
     shard::{self, Command, Mailbox, Threads, links, sleep::Sleeper},
     sys::{cpu, doorbell::Doorbell, requirements, ring::Sizes, sockets},
@@ -108,15 +109,22 @@ impl Builder {
         self
     }
 
-    /// A WebSocket endpoint of the embedder's own at exactly this path. `handler` is called on the
-    /// connection's shard for each connection; a built-in path is replaced.
+    /// A WebSocket endpoint of the embedder's own at exactly this path; a built-in path is replaced.
+    ///
+    /// `handler` sees each handshake before it is answered: path, query, headers, cookies, and the
+    /// subprotocols that are offered. It makes the connection's handler, or refuses with a status and
+    /// a JSON body. It is called on the connection's shard, which waits for it: it must not block, as
+    /// the handler itself must not. What is no sound handshake (RFC 6455 section 4.2.1), or comes from
+    /// an origin that `client.allowed_origins` does not allow, never gets there.
     #[must_use]
     pub fn websocket<H: Handler + 'static>(
         mut self,
         path: &str,
-        handler: impl Fn() -> H + Send + Sync + 'static,
+        handler: impl Fn(&Upgrade<'_>) -> Result<H, Refusal> + Send + Sync + 'static,
     ) -> Self {
-        let handler = Arc::new(move || Box::new(handler()) as Box<dyn Handler>);
+        let handler = Arc::new(move |upgrade: &Upgrade<'_>| {
+            handler(upgrade).map(|handler| Box::new(handler) as Box<dyn Handler>)
+        });
         self.routes.push(Route { path: path.into(), handler });
         self
     }
@@ -315,8 +323,12 @@ fn settings(
     uid: String,
 ) -> Settings {
     let endpoints = endpoints(&config);
-    let client = config.client;
     let ms = |duration: Duration| duration.as_millis() as u64;
+    let keepalive = Keepalive {
+        ping_interval_ms: ms(config.handlers.ping_interval),
+        silence_timeout_ms: ms(config.handlers.silence_timeout),
+    };
+    let client = config.client;
     let api_key = config.http_api.key.as_ref().map(|key| key.expose().to_owned());
     let page = page.map(|html| html.replace("{{API_KEY}}", &script_text(api_key.as_deref())));
     Settings {
@@ -325,6 +337,8 @@ fn settings(
         history_bytes_max: config.engine.history_bytes_max,
         recovery_publications_max: client.recovery_max_publication_limit,
         user_connections_max: client.user_connection_limit.map(Into::into),
+        single_connection: client.subscribe_to_user_personal_channel.enabled
+            && client.subscribe_to_user_personal_channel.single_connection,
         message_bytes_max: config.websocket.message_size_limit,
         body_bytes_max: config.http_api.max_request_body_size,
         subscriptions_max: client.channel_limit,
@@ -366,10 +380,12 @@ fn settings(
             config::ErrorMode::Transport => ErrorMode::Transport,
         },
         watch,
+        metrics_path: Some(config.prometheus.handler_prefix).filter(|_| config.prometheus.enabled),
         health_path: Some(config.health.handler_prefix).filter(|_| config.health.enabled),
         page,
         endpoints,
         routes,
+        keepalive,
         node_name: Some(config.node.name).filter(|name| !name.is_empty()).unwrap_or_else(node_name),
         process_stats,
     }

@@ -10,6 +10,10 @@ use tiderace::auth::sign;
 const SECRET: &str = "a secret of 32 bytes for the tests";
 
 fn server() -> Server {
+    server_with(&[])
+}
+
+fn server_with(more: &[(&str, &str)]) -> Server {
     let namespaces = json!([
         {
             "name": "hist", "allow_subscribe_for_client": true, "allow_publish_for_client": true,
@@ -29,21 +33,16 @@ fn server() -> Server {
         {"name": "own", "history_size": 5, "history_ttl": "1h", "force_recovery": true},
     ]);
     let namespaces = namespaces.to_string();
-    Server::start(
-        &["--shards", "2"],
-        &[
-            ("TIDERACE_CLIENT_PING_INTERVAL", "24h"),
-            ("TIDERACE_HTTP_API_KEY", "key"),
-            ("TIDERACE_CLIENT_TOKEN_HMAC_SECRET_KEY", SECRET),
-            ("TIDERACE_CLIENT_USER_CONNECTION_LIMIT", "3"),
-            ("TIDERACE_CLIENT_SUBSCRIBE_TO_USER_PERSONAL_CHANNEL_ENABLED", "true"),
-            (
-                "TIDERACE_CLIENT_SUBSCRIBE_TO_USER_PERSONAL_CHANNEL_PERSONAL_CHANNEL_NAMESPACE",
-                "own",
-            ),
-            ("TIDERACE_CHANNEL_NAMESPACES", &namespaces),
-        ],
-    )
+    let environment = [
+        ("TIDERACE_CLIENT_PING_INTERVAL", "24h"),
+        ("TIDERACE_HTTP_API_KEY", "key"),
+        ("TIDERACE_CLIENT_TOKEN_HMAC_SECRET_KEY", SECRET),
+        ("TIDERACE_CLIENT_USER_CONNECTION_LIMIT", "3"),
+        ("TIDERACE_CLIENT_SUBSCRIBE_TO_USER_PERSONAL_CHANNEL_ENABLED", "true"),
+        ("TIDERACE_CLIENT_SUBSCRIBE_TO_USER_PERSONAL_CHANNEL_PERSONAL_CHANNEL_NAMESPACE", "own"),
+        ("TIDERACE_CHANNEL_NAMESPACES", &namespaces),
+    ];
+    Server::start(&["--shards", "2"], &[&environment, more].concat())
 }
 
 /// A connection of `user` with these further claims, and the result of its connect command.
@@ -293,4 +292,22 @@ fn a_client_comes_back_to_channels_that_the_backend_had_it_in() {
     let (_ann, connected) = connect(&server, "ann", &json!({}), &subs);
     let subs = connected["subs"].as_object().unwrap();
     assert_eq!(subs.keys().collect::<Vec<_>>(), ["hist:a", "own:#ann"]);
+}
+
+#[test]
+fn a_user_may_have_one_connection_the_newest() {
+    let server = server_with(&[
+        ("TIDERACE_CLIENT_SUBSCRIBE_TO_USER_PERSONAL_CHANNEL_SINGLE_CONNECTION", "true"),
+        ("TIDERACE_CHANNEL_NAMESPACES_OWN_PRESENCE", "true"),
+    ]);
+    let mut other = user(&server, "bob");
+    let mut newest = user(&server, "ann");
+    // So many that some are on other shards.
+    for _ in 0..8 {
+        let mut older = std::mem::replace(&mut newest, user(&server, "ann"));
+        assert_eq!(older.closed(), (3504, "connection limit".into()));
+    }
+    for client in [&mut newest, &mut other] {
+        assert_eq!(client.command(&json!({"ping": {}}))["ping"], json!({}));
+    }
 }

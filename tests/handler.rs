@@ -14,7 +14,7 @@ use tiderace::{
     codec::websocket::Message,
     config::Config,
     protocol::{
-        Answer, Payload,
+        Answer, Payload, Upgrade,
         handler::{Context, Handler},
     },
     server::Server,
@@ -69,8 +69,9 @@ fn room() -> (Server, Receiver<(u32, u16)>) {
     let mut config = Config { shards: 2.try_into().ok(), ..Config::default() };
     config.http_server.port = 0;
     let count = AtomicU32::new(0);
-    let make =
-        move || Member { number: count.fetch_add(1, Ordering::Relaxed), ends: sender.clone() };
+    let make = move |_: &Upgrade<'_>| {
+        Ok(Member { number: count.fetch_add(1, Ordering::Relaxed), ends: sender.clone() })
+    };
     (Server::builder(config).websocket("/room", make).start().expect("a server"), ends)
 }
 

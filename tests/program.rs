@@ -103,7 +103,6 @@ fn config(arguments: &[&str]) -> (Option<i32>, String, String) {
 /// What a file for Centrifugo asks for that is not here.
 const LACKS: &[&str] = &[
     "admin ",
-    "prometheus ",
     "client.presence_update_interval ",
     "client.connection_rate_limit ",
     "channel.namespaces[0].delta_publish ",
@@ -121,7 +120,7 @@ fn a_file_for_centrifugo_is_served_with() {
         let (code, stdout, stderr) = config(&["check", name]);
         assert_eq!(
             (code, &*stdout),
-            (Some(0), &*format!("{name} can be served with, 7 warnings\n"))
+            (Some(0), &*format!("{name} can be served with, 6 warnings\n"))
         );
         for lack in LACKS {
             let warning = format!("warning: {lack}is an option of Centrifugo: ignored");

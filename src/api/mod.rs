@@ -2,6 +2,7 @@
 
 mod batch;
 mod call;
+mod exposition;
 mod info;
 mod key;
 mod legacy;
@@ -11,6 +12,7 @@ pub mod shapes;
 pub mod watch;
 
 pub use call::{Call, ConnectionsOf, Disconnect, Subscribe, Target};
+pub use exposition::{CONTENT_TYPE as EXPOSITION_TYPE, exposition};
 pub use info::{NodeInfo, NodeMetrics, ProcessStats, ShardInfo};
 pub use key::authorized;
 pub use parse::parse;

@@ -27,11 +27,12 @@ const PROTECTIONS: &[&str] = &[
 const FEATURES: &[&str] = &[
     // Sections.
     "admin", "broker", "consumers", "debug", "dev", "enable_unreleased_features", "graphite",
-    "grpc_api", "init", "map_broker", "opentelemetry", "pid_file", "presence_manager", "prometheus",
+    "grpc_api", "init", "map_broker", "opentelemetry", "pid_file", "presence_manager",
     "shared_poll", "swagger", "uni_grpc", "webtransport",
     // Within the sections that tiderace has.
     "http_server.h2c_external", "http_server.http3", "http_server.internal_tls",
     "http_server.tls_external",
+    "prometheus.instrument_http_handlers", "prometheus.recovered_publications_histogram",
     "log.file",
     "node.info_metrics_aggregate_interval",
     "engine.redis", "engine.type",

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::client::Client;
 use super::proxy::{Proxy, Rpc, RpcOptions};
+use super::transport::Handlers;
 use super::{Config, watch};
 use crate::channels::{ChannelOptions, ProxyName, SlowConsumer};
 
@@ -22,6 +23,7 @@ fn fault<T>(key: impl Into<String>, message: impl Into<String>) -> Result<T, Fau
 pub(super) fn check(config: &Config) -> Result<Vec<String>, Fault> {
     let mut warnings = Vec::new();
     client(&config.client, &mut warnings)?;
+    handlers(&config.handlers)?;
     let names = proxy_names(config)?;
     namespace_names(config)?;
     for (path, options) in config.channel.all_options() {
@@ -65,6 +67,16 @@ pub(super) fn check(config: &Config) -> Result<Vec<String>, Fault> {
     Ok(warnings)
 }
 
+fn handlers(handlers: &Handlers) -> Result<(), Fault> {
+    let (ping, silence) = (handlers.ping_interval, handlers.silence_timeout);
+    if !ping.is_zero() && !silence.is_zero() && silence <= ping {
+        let message =
+            format!("{silence:?} must be above handlers.ping_interval, which is {ping:?}");
+        return fault("handlers.silence_timeout", message);
+    }
+    Ok(())
+}
+
 fn client(client: &Client, warnings: &mut Vec<String>) -> Result<(), Fault> {
     let pings = !client.ping_interval.is_zero();
     if pings && client.pong_timeout >= client.ping_interval {
@@ -102,14 +114,9 @@ fn client(client: &Client, warnings: &mut Vec<String>) -> Result<(), Fault> {
 /// Names options that are set and that nothing follows from.
 fn unused(config: &Config, warnings: &mut Vec<String>) {
     let (client, uni_websocket) = (&config.client, &config.uni_websocket);
-    let personal = &client.subscribe_to_user_personal_channel;
     let delay = Client::default().channel_position_check_delay;
     for (is_set, name) in [
         (client.channel_position_check_delay != delay, "client.channel_position_check_delay"),
-        (
-            personal.enabled && personal.single_connection,
-            "client.subscribe_to_user_personal_channel.single_connection",
-        ),
         (uni_websocket.join_push_messages, "uni_websocket.join_push_messages"),
         (uni_websocket.disable_disconnect_push, "uni_websocket.disable_disconnect_push"),
     ] {
@@ -359,6 +366,7 @@ fn paths(config: &Config) -> Result<(), Fault> {
         (config.uni_http_stream.enabled, &config.uni_http_stream.handler_prefix, "uni_http_stream"),
         (config.events.enabled, &config.events.handler_prefix, "events"),
         (!config.http_api.disabled, &config.http_api.handler_prefix, "http_api"),
+        (config.prometheus.enabled, &config.prometheus.handler_prefix, "prometheus"),
         (config.health.enabled, &config.health.handler_prefix, "health"),
     ] {
         if is_there && let Some(other) = taken.insert(path, key) {
@@ -390,6 +398,20 @@ mod tests {
     fn named_proxy(name: &str) -> NamedProxy {
         let endpoint = Some("http://b.example".into());
         NamedProxy { name: name.into(), proxy: Proxy { endpoint, ..Proxy::default() } }
+    }
+
+    #[test]
+    fn silence_is_longer_than_the_pause_between_pings() {
+        let blamed = |ping_s, silence_s| {
+            blamed(|config| {
+                config.handlers.ping_interval = Duration::from_secs(ping_s);
+                config.handlers.silence_timeout = Duration::from_secs(silence_s);
+            })
+        };
+        assert_eq!(blamed(30, 30), "handlers.silence_timeout");
+        for fits in [(30, 31), (30, 0), (0, 5)] {
+            assert_eq!(blamed(fits.0, fits.1), "nothing");
+        }
     }
 
     #[test]

@@ -134,7 +134,7 @@ section! {
         enabled: bool = false, switch;
         /// The namespace of these channels; empty is none.
         personal_channel_namespace: String = String::new(), plain;
-        /// Without effect yet: a new connection of a user closes the others. Needs presence in these
+        /// A new connection of a user closes the others with 3504. Needs presence in these
         /// channels.
         single_connection: bool = false, switch;
     }

@@ -301,6 +301,7 @@ mod tests {
             ("address", _) => "127.0.0.1",
             ("allowed_origins", _) => "https://example.com",
             ("pong_timeout", _) => "7s",
+            ("ping_interval", _) => "31s",
             ("heartbeat_interval", _) => "31s",
             ("receive_buffers", _) => "512",
             ("level", _) => "debug",

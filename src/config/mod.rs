@@ -2,7 +2,7 @@
 //!
 //! Names and nesting are those of Centrifugo v6 wherever an option means the same. What is
 //! tiderace's own says so: `shards`, `engine.*`, `log.format`, `http_api.max_request_body_size`, all
-//! of `watch`, `events`, and four options of channels. [`load`] makes a `Config` from file,
+//! of `watch`, `events`, `handlers`, and four options of channels. [`load`] makes a `Config` from file,
 //! environment and flags, and [`defaults()`] shows all there is; an embedder fills the fields itself.
 
 mod centrifugo;
@@ -37,7 +37,7 @@ pub use proxy::{
 };
 pub use secret::Secret;
 pub use transport::{
-    Emulation, Events, HttpStream, Sse, UniHttpStream, UniSse, UniWebsocket, Websocket,
+    Emulation, Events, Handlers, HttpStream, Sse, UniHttpStream, UniSse, UniWebsocket, Websocket,
 };
 pub use watch::{Watch, WatchToken};
 
@@ -86,8 +86,12 @@ section! {
         /// A channel as plain server-sent events, for an EventSource without a library.
         /// tiderace's own.
         events: Events;
+        /// WebSocket endpoints of an embedding program. tiderace's own.
+        handlers: Handlers;
         /// The HTTP API of the backend.
         http_api: HttpApi;
+        /// Where measurements are collected.
+        prometheus: Prometheus;
         /// The health endpoint.
         health: Health;
         /// What this process is called.
@@ -145,6 +149,16 @@ section! {
         error_mode: ErrorMode = ErrorMode::Body, error_mode;
         /// Bytes of one request body. tiderace's own.
         max_request_body_size: usize = 1 << 20, |v| number(v, 128..=1 << 30);
+    }
+}
+
+section! {
+    /// `prometheus`: where measurements are collected.
+    Prometheus {
+        /// The endpoint answers GET, whoever asks.
+        enabled: bool = false, switch;
+        /// Its path.
+        handler_prefix: String = "/metrics".into(), path;
     }
 }
 

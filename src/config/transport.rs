@@ -1,7 +1,9 @@
 //! Where clients connect, and by which transports.
 
+use std::time::Duration;
+
 use super::section::section;
-use super::value::{number, path, switch};
+use super::value::{duration, number, path, switch};
 
 section! {
     /// `websocket`: the WebSocket transport.
@@ -76,5 +78,16 @@ section! {
         enabled: bool = false, switch;
         /// The path below which channels are.
         handler_prefix: String = "/events".into(), path;
+    }
+}
+
+section! {
+    /// `handlers`: the WebSocket endpoints of an embedding program.
+    Handlers {
+        /// Pause between two pings to a connection; 0 sends none.
+        ping_interval: Duration = Duration::from_secs(30), duration;
+        /// A connection from which nothing came for so long, no pong either, is closed with 1011; above
+        /// ping_interval, and 0 waits for ever.
+        silence_timeout: Duration = Duration::from_secs(60), duration;
     }
 }

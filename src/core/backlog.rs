@@ -31,6 +31,10 @@ impl LinkMessage {
     fn publication_bytes(&self) -> usize {
         match self {
             Self::ToHome(ToHome::Publish { publication, .. }) => publication.cost_bytes(),
+            Self::ToHome(ToHome::PublishHandled { handled, .. }) => {
+                handled.publication.cost_bytes()
+            }
+            Self::ToHome(ToHome::Direct(direct)) => direct.parcel.cost_bytes(),
             Self::ToHome(ToHome::Broadcast { broadcast, .. }) => {
                 broadcast.data.len()
                     + broadcast.channels.iter().map(|(_, name)| name.len()).sum::<usize>()

@@ -3,7 +3,7 @@
 //! Leave all channels; let out what the peer may still have; close frame; FIN; discard what
 //! comes; at the deadline shut down both directions; at zero operations release the slot.
 
-use super::{Core, Phase, Session, flush::How, flush::Operation};
+use super::{Connection, Core, Phase, Session, flush::How, flush::Operation};
 use crate::{
     close::{self, CloseReason},
     hub::{ConnRef, ToHome},
@@ -81,7 +81,9 @@ impl Core {
             self.to_home(self.home_of(&user), ToHome::UserLeave { user, conn });
         }
         match session {
-            Session::Handler { mut handler, .. } => handler.closed(told.code),
+            Session::Handler { mut plain, .. } => {
+                plain.handler.closed(Connection::code_for_handler(reason, told));
+            }
             Session::Watch(watch) => self.watch_over(watch),
             _ => {}
         }

@@ -1,13 +1,13 @@
 //! One connection: its life from accept to the last completion, and the slot that it lives in.
 
-use super::{streams::Stream, watch::Watch, writer::Writer};
+use super::{plain::Plain, streams::Stream, watch::Watch, writer::Writer};
 use crate::{
     close::CloseReason,
     codec::{http, transport::Transport, websocket},
     hub::{ConnRef, NO_SUBSCRIPTIONS},
     limits::{GENERATION_FIRST, bound},
     mutations::{self, Mutation},
-    protocol::{Name, centrifuge, handler::Handler},
+    protocol::{Name, centrifuge},
 };
 
 /// How far a connection's life is.
@@ -42,7 +42,7 @@ pub(super) enum Session {
     /// A device's watch request, or its stream.
     Watch(Watch),
     /// An embedder's handler over WebSocket.
-    Handler { reader: websocket::Reader, handler: Box<dyn Handler>, commands: u32 },
+    Handler { reader: websocket::Reader, plain: Plain },
 }
 
 impl Session {
@@ -142,6 +142,7 @@ impl Connection {
             Session::Centrifuge { session, .. } | Session::Stream { session, .. } => {
                 Some(session.user())
             }
+            Session::Handler { plain, .. } => plain.user.as_ref(),
             _ => None,
         }
     }
@@ -159,7 +160,8 @@ impl Connection {
             }
             Session::Watch(watch) => watch.deadline_ms(),
             Session::Closing { deadline_ms } => *deadline_ms,
-            Session::Handler { .. } | Session::None => u64::MAX,
+            Session::Handler { plain, .. } => plain.liveness.deadline_ms(),
+            Session::None => u64::MAX,
         }
     }
 
@@ -172,6 +174,15 @@ impl Connection {
             (Session::Handler { .. }, close::INTERNAL_SERVER_ERROR) => close::INTERNAL,
             (Session::Handler { .. }, close::CONNECTION_CLOSED) => close::NORMAL,
             _ => reason,
+        }
+    }
+
+    /// The code that an embedder's handler is told, where its peer is told `told` for `reason`.
+    pub(super) fn code_for_handler(reason: CloseReason, told: CloseReason) -> u16 {
+        use crate::close;
+        match reason {
+            close::CONNECTION_CLOSED | close::WRITE_ERROR => close::ABNORMAL_CODE,
+            _ => told.code,
         }
     }
 }

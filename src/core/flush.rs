@@ -81,6 +81,7 @@ impl Core {
         self.flush_notices(shell);
         self.tell_lost(now);
         self.list_some(now);
+        self.walk_some(now);
         self.seal_all();
         self.settle(now);
         self.close_some(now);
@@ -104,6 +105,7 @@ impl Core {
                 || !self.operations.is_empty()
                 || self.subscriptions.owes()
                 || self.lists()
+                || self.directs.walks()
                 || self.is_closing_all(),
             link_full,
             deadline_ms: self

@@ -11,6 +11,7 @@ use std::{
 use super::Core;
 use crate::{
     api::{self, Call, ErrorMode, PresenceStats, Reply},
+    codec::http,
     hub::{ConnRef, HomeAnswer, HttpReply, ReplyTo, ShardId, ToHome},
     limits::{
         BATCH_PARALLEL_MAX, BATCH_REPLY_BYTES_MAX, CHANNELS_PER_ANSWER_MAX,
@@ -28,13 +29,24 @@ pub(super) const CALLS_PER_TURN: usize = bound(1_024, 2);
 /// Orders that one step sends: so many calls go on side by side.
 const ORDERS_PER_STEP: usize = bound(64, 1);
 
+/// How an answer over HTTP is written.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Form {
+    /// As the API has it.
+    Api(ErrorMode),
+    /// As measurements.
+    Metrics,
+}
+
 /// Who waits for a gathered answer.
 #[derive(Debug)]
 pub(super) enum Asker {
     /// A backend, over HTTP.
-    Http { reply: HttpReply, mode: ErrorMode },
+    Http { reply: HttpReply, form: Form },
     /// A thread that is no shard, by its number.
     Outside(u64),
+    /// Nobody: this shard began it by itself.
+    Nobody,
     /// A batch of which this is a command.
     Batch { batch: Place, command: usize },
 }
@@ -363,10 +375,20 @@ impl Core {
     /// Tells who asked.
     pub(super) fn tell_asker(&mut self, now: Now, asker: Asker, outcome: Result<Reply, ErrorCode>) {
         match asker {
-            Asker::Http { reply: HttpReply { conn, place, keep_alive }, mode } => {
-                let (status, body) = api::response(mode, &outcome);
-                self.respond(now, conn, place, keep_alive, status, &body);
-            }
+            Asker::Http { reply: HttpReply { conn, place, keep_alive }, form } => match form {
+                Form::Api(mode) => {
+                    let (status, body) = api::response(mode, &outcome);
+                    self.respond(now, conn, place, keep_alive, status, &body);
+                }
+                Form::Metrics => {
+                    let (status, body) = api::exposition(&outcome);
+                    let (body, kind) = (body.as_bytes(), api::EXPOSITION_TYPE);
+                    let mut out = Vec::with_capacity(body.len() + 160);
+                    http::write_response(&mut out, status, kind, &[], body, keep_alive);
+                    self.fill_place(now, conn, place, out);
+                }
+            },
+            Asker::Nobody => {}
             Asker::Outside(id) => {
                 self.outside_answers.push((id, super::OutsideAnswer::Called(outcome)));
             }

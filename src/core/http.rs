@@ -1,12 +1,15 @@
 //! HTTP of one connection: the API, health, the page, and upgrades to WebSocket.
 
 use super::{
-    Core, Session, endpoints::Asked as Transport, gathers::Asker, requests::connection_ref,
+    Core, Session,
+    endpoints::Asked as Transport,
+    gathers::{Asker, Form},
+    settings,
     watch::Asked,
 };
 use crate::{
     api::{
-        self, Call, ErrorMode, shapes,
+        self, Call, shapes,
         watch::{self, WatchCall},
     },
     auth::origin,
@@ -19,9 +22,9 @@ use crate::{
     hub::{Caller, ConnRef, HttpReply},
     limits::HTTP_HEAD_BYTES_MAX,
     protocol::{
-        Now,
+        Now, Upgrade,
         centrifuge::{self, Arrival},
-        handler::Context,
+        handler::Handler,
     },
 };
 use rand_chacha::rand_core::Rng;
@@ -32,12 +35,12 @@ const PIPELINED_REQUESTS_MAX: u32 = 1_024;
 /// What one request leads to; holds nothing of the request's bytes.
 enum Route {
     Respond { status: u16, content_type: &'static str, body: Vec<u8>, keep_alive: bool },
-    Call { call: Call, keep_alive: bool, mode: ErrorMode },
+    Call { call: Call, keep_alive: bool, form: Form },
     WatchCall { call: WatchCall, keep_alive: bool },
     Watch(Asked),
     Transport(Transport, Option<Box<Arrival>>),
     Centrifuge { response: Vec<u8>, unidirectional: bool, arrival: Option<Box<Arrival>> },
-    Handler { response: Vec<u8>, route: usize },
+    Handler { response: Vec<u8>, handler: Box<dyn Handler> },
     Reject(http::Rejection),
 }
 
@@ -138,14 +141,14 @@ impl Core {
                 self.queue(conn, |out| http::write_rejection(out, &rejection));
                 self.end_requests(now, conn);
             }
-            Route::Call { call, keep_alive, mode } => {
+            Route::Call { call, keep_alive, form } => {
                 let connection = self.slots.at(conn.slot);
                 let place = connection.writer.reserve();
                 if let Session::Http(http) = &mut connection.session {
                     http.last |= !keep_alive;
                 }
                 let reply = HttpReply { conn, place, keep_alive };
-                self.call(now, Asker::Http { reply, mode }, call);
+                self.call(now, Asker::Http { reply, form }, call);
             }
             Route::WatchCall { call, keep_alive } => {
                 let connection = self.slots.at(conn.slot);
@@ -179,16 +182,9 @@ impl Core {
                 let reader = websocket::Reader::new();
                 self.slots.at(conn.slot).session = Session::Centrifuge { reader, session };
             }
-            Route::Handler { response, route } => {
+            Route::Handler { response, handler } => {
                 self.queue(conn, |out| out.extend_from_slice(&response));
-                self.wheel.clear(conn.slot);
-                let mut handler = (self.process.settings.routes[route].handler)();
-                let (mut effects, mut commands) = (Vec::new(), 0);
-                let connection = connection_ref(self.shard, conn);
-                handler.opened(&mut Context::new(&mut effects, connection, &mut commands));
-                let reader = websocket::Reader::new();
-                self.slots.at(conn.slot).session = Session::Handler { reader, handler, commands };
-                self.run(now, conn, &mut effects);
+                self.open_handler(now, conn, handler);
             }
         }
     }
@@ -255,11 +251,11 @@ impl super::Settings {
             body,
             keep_alive,
         };
-        let handler = self.routes.iter().position(|route| route.path == request.path);
+        let handler = self.routes.iter().find(|route| route.path == request.path);
         let path = request.path;
         let watch = self.watch.as_ref().and_then(|watch| watch.asked(request));
         match handler {
-            Some(route) => self.upgrade(request, |response| Route::Handler { response, route }),
+            Some(route) => self.handler(request, route),
             None if let Some(unidirectional) = self.endpoints.websocket_at(path) => {
                 self.upgrade(request, |response| self.centrifuge(request, response, unidirectional))
             }
@@ -268,6 +264,10 @@ impl super::Settings {
             }
             None if let Some(asked) = watch => Route::Watch(asked),
             None if let Some(name) = self.api_method(path) => self.api(request, name),
+            None if self.metrics_path.as_deref() == Some(path) => match request.method {
+                "GET" => Route::Call { call: Call::Info, keep_alive, form: Form::Metrics },
+                _ => respond(405, JSON, shapes::error_response(405, "method not allowed")),
+            },
             None if self.health_path.as_deref() == Some(path) => match request.method {
                 "GET" | "HEAD" => respond(200, JSON, b"{}".to_vec()),
                 _ => respond(405, JSON, shapes::error_response(405, "method not allowed")),
@@ -313,8 +313,30 @@ impl super::Settings {
         let max = self.policy.channels.max_length;
         let mode = self.api_error_mode.of_request(name, request.header("x-centrifugo-error-mode"));
         match api::parse(mode, request.method, name, request.body, max) {
-            Ok(call) => Route::Call { call, keep_alive, mode },
+            Ok(call) => Route::Call { call, keep_alive, form: Form::Api(mode) },
             Err(error) => respond(error.status, error.body),
+        }
+    }
+
+    /// Asks the embedder's factory, which may refuse.
+    fn handler(&self, request: &Request<'_>, route: &settings::Route) -> Route {
+        let upgrade = match self.handshake(request) {
+            Ok(upgrade) => upgrade,
+            Err(answer) => return *answer,
+        };
+        match (route.handler)(&Upgrade::new(request, &upgrade.protocols)) {
+            Ok(handler) => {
+                let mut response = Vec::with_capacity(192);
+                let protocol = handler.subprotocol();
+                handshake::write_switching_protocols(&mut response, &upgrade, protocol);
+                Route::Handler { response, handler }
+            }
+            Err(refusal) => Route::Respond {
+                status: refusal.status(),
+                content_type: JSON,
+                body: refusal.into_body(),
+                keep_alive: request.keep_alive,
+            },
         }
     }
 
@@ -324,30 +346,39 @@ impl super::Settings {
     }
 
     fn upgrade(&self, request: &Request<'_>, route: impl FnOnce(Vec<u8>) -> Route) -> Route {
+        let upgrade = match self.handshake(request) {
+            Ok(upgrade) => upgrade,
+            Err(answer) => return *answer,
+        };
+        let protocol = upgrade.protocols.iter().copied().find(|name| *name == "centrifuge-json");
+        let mut response = Vec::with_capacity(192);
+        handshake::write_switching_protocols(&mut response, &upgrade, protocol);
+        route(response)
+    }
+
+    /// A handshake from an origin that is allowed, or the answer to what is none.
+    fn handshake<'a>(
+        &self,
+        request: &'a Request<'_>,
+    ) -> Result<handshake::Upgrade<'a>, Box<Route>> {
         let origin = request.header("origin");
         if !origin::is_allowed(origin, request.host(), &self.allowed_origins) {
-            return Route::Respond {
+            return Err(Box::new(Route::Respond {
                 status: 403,
                 content_type: JSON,
                 body: shapes::error_response(403, "the origin is not allowed"),
                 keep_alive: request.keep_alive,
-            };
+            }));
         }
         match handshake::upgrade(request) {
-            Ok(Some(upgrade)) => {
-                let protocol =
-                    upgrade.protocols.iter().copied().find(|name| *name == "centrifuge-json");
-                let mut response = Vec::with_capacity(192);
-                handshake::write_switching_protocols(&mut response, &upgrade, protocol);
-                route(response)
-            }
-            Ok(None) => Route::Respond {
+            Ok(Some(upgrade)) => Ok(upgrade),
+            Ok(None) => Err(Box::new(Route::Respond {
                 status: 426,
                 content_type: JSON,
                 body: shapes::error_response(426, "this is a WebSocket endpoint"),
                 keep_alive: request.keep_alive,
-            },
-            Err(rejection) => Route::Reject(rejection),
+            })),
+            Err(rejection) => Err(Box::new(Route::Reject(rejection))),
         }
     }
 }

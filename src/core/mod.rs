@@ -10,6 +10,7 @@ mod backlog;
 mod calls;
 mod closing;
 mod connection;
+mod direct;
 mod drain;
 mod endpoints;
 mod fanout;
@@ -19,6 +20,7 @@ mod http;
 mod orders;
 mod outside;
 mod overrun;
+mod plain;
 mod requests;
 mod sessions;
 mod settings;
@@ -48,6 +50,7 @@ use self::{
     asks::Asks,
     backlog::Backlog,
     connection::{Connection, Http, Phase, Session, Slots},
+    direct::Directs,
     drain::Drain,
     flush::Operation,
     gathers::Gathers,
@@ -94,6 +97,7 @@ pub struct Core {
     leases: Leases,
     wheel: Wheel,
     gathers: Gathers,
+    directs: Directs,
     watch: WatchState,
     asks: Asks,
     drain: Drain,
@@ -143,6 +147,7 @@ impl Core {
             leases: Leases::new(lease_ttl_ms),
             wheel: Wheel::new(now.monotonic_ms),
             gathers: Gathers::default(),
+            directs: Directs::new(key),
             watch: WatchState::default(),
             asks: Asks::default(),
             drain: Drain::default(),
@@ -354,6 +359,7 @@ impl Core {
             ToHome::Channels { pattern, reply } => self.list_channels(from, pattern, reply),
             ToHome::Connections { of, reply } => self.list_connections(from, of, reply),
             ToHome::Order { conn, order, reply } => self.obey(now, from, conn, &order, reply),
+            ToHome::Direct(direct) => self.begin_walk(from, *direct),
             message => {
                 let (now_ms, out) = (now.monotonic_ms, &mut self.home_out);
                 self.home.apply(now_ms, from, message, &self.congestion, out);
@@ -390,6 +396,7 @@ impl Core {
                 ReplyTo::Gather { index, generation, part } => {
                     self.gathered(now, index, generation, part, answer);
                 }
+                ReplyTo::Direct { id } => self.direct_answered(now, id, answer),
             },
         }
     }
@@ -452,6 +459,7 @@ impl Core {
             && self.asks.is_empty()
             && self.later.is_empty()
             && self.listings.is_empty()
+            && self.directs.is_empty()
             && self.backlogs.iter().all(Backlog::is_empty)
     }
 

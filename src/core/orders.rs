@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Core, requests::NO_PLACE};
+use super::{Core, Session, requests::NO_PLACE};
 use crate::{
     close::{self, CloseReason},
     codec::transport::Transport,
@@ -92,6 +92,12 @@ impl Core {
 
     fn is_meant(&mut self, conn: ConnRef, order: &Order) -> bool {
         let Some(connection) = self.slots.get(conn).filter(|c| c.is_open()) else { return false };
+        if let Session::Handler { .. } = connection.session {
+            // It has neither id, and the rest of what can be ordered is Centrifuge's.
+            return order.client.is_none()
+                && order.session.is_none()
+                && matches!(order.act, Act::Disconnect { .. });
+        }
         let Some(session) = connection.session.centrifuge() else { return false };
         let client = session.client_id();
         order.client.as_ref().is_none_or(|only| **only == *client)

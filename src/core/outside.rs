@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Core, gathers::Asker};
+use super::{Core, direct::Sender, gathers::Asker};
 use crate::{
     api::{
         Call, Reply,
@@ -13,7 +13,7 @@ use crate::{
     auth::{Devices, Verdict},
     close::CloseReason,
     hub::{Caller, ConnRef},
-    protocol::{Effect, ErrorCode, Now, handler::ConnectionRef},
+    protocol::{Audience, Delivery, Effect, ErrorCode, Now, Outgoing, handler::ConnectionRef},
     proxy::BackendAnswer,
 };
 
@@ -24,6 +24,13 @@ pub enum OutsideCall {
     Call(Call),
     /// Something about devices. Answer: [`OutsideAnswer::Watch`].
     Watch(WatchCall),
+    /// Send a message to many connections. Answer: [`OutsideAnswer::Delivered`].
+    SendTo {
+        /// To whom.
+        audience: Audience,
+        /// What.
+        outgoing: Outgoing,
+    },
     /// Send a message to a connection of this shard; no answer, the connection may be gone.
     Send {
         /// The connection.
@@ -66,6 +73,8 @@ pub enum OutsideAnswer {
     Called(Result<Reply, ErrorCode>),
     /// What was asked about devices.
     Watch(WatchAnswer),
+    /// How many connections the message reached.
+    Delivered(Result<Delivery, ErrorCode>),
 }
 
 impl Core {
@@ -73,6 +82,9 @@ impl Core {
         match call {
             OutsideCall::Call(call) => self.call(now, Asker::Outside(id), call),
             OutsideCall::Watch(call) => self.watch_call(now, Caller::Outside(id), call),
+            OutsideCall::SendTo { audience, outgoing } => {
+                self.send_to(now, Sender::Outside(id), audience, outgoing);
+            }
             OutsideCall::Send { connection, data, text } => {
                 let bytes = data.to_vec();
                 let effect = if text { Effect::Reply(bytes) } else { Effect::Binary(bytes) };

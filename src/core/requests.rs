@@ -1,12 +1,15 @@
 //! What sessions ask of the core, and the answers on their way back into the queue.
 
-use super::{Core, Session, streams::events_at_begin};
+use super::{Core, Session, direct::Sender, gathers::Asker, streams::events_at_begin};
 use crate::{
+    api::{Call, Disconnect, Target},
+    close::{CONNECTION_LIMIT, CloseReason},
+    frame::Range,
     hub::{ConnRef, HomeAnswer, Pending, Publication, Read, ReplyTo, ToHome},
     limits::COMMANDS_IN_FLIGHT_MAX,
     protocol::{
-        Answer, ErrorCode, Now, Request, Subscribed, centrifuge,
-        handler::{ConnectionRef, Context},
+        Answer, ErrorCode, Name, Now, Outgoing, Request, Subscribed, centrifuge,
+        handler::ConnectionRef,
     },
 };
 
@@ -38,7 +41,9 @@ impl Core {
         let in_flight = connection.writer.unfilled() as usize + self.asks.of(conn.slot);
         let refusal = match &request {
             _ if in_flight > COMMANDS_IN_FLIGHT_MAX => Some(ErrorCode::TOO_MANY_REQUESTS),
-            Request::Publish { channel, .. } => self.publish_refusal(channel),
+            Request::Publish { channel, .. } | Request::PublishToOthers { channel, .. } => {
+                self.publish_refusal(channel)
+            }
             _ => None,
         };
         if let Some(error) = refusal {
@@ -82,6 +87,14 @@ impl Core {
                 let publication = Box::new(Publication { channel, data, payload, info, extra });
                 self.to_home(home, ToHome::Publish { publication, reply });
             }
+            Request::SetUser { user } => self.set_user(now, conn, reply, user),
+            Request::PublishToOthers { channel, data, payload } => {
+                let outgoing = Outgoing { payload, data, except: None };
+                self.publish_to_others((conn, command), channel, outgoing);
+            }
+            Request::Send { audience, outgoing } => {
+                self.send_to(now, Sender::Handler { conn, command }, audience, outgoing);
+            }
             Request::Read { channel, query, subscribers_only } => {
                 let first = self.slots.at(conn.slot).first_subscription;
                 if subscribers_only && self.local.find(first, &channel).is_none() {
@@ -115,6 +128,10 @@ impl Core {
         answer: HomeAnswer,
     ) {
         let answer = match answer {
+            HomeAnswer::Registered if self.is_handlers(conn) => {
+                self.user_answered(conn, command, Ok(()));
+                Answer::UserSet
+            }
             HomeAnswer::Registered => return self.registered(now, conn),
             HomeAnswer::Failed(error) if self.connects_by(conn, command) => {
                 return self.connect_failed(now, conn, error);
@@ -125,8 +142,13 @@ impl Core {
                 Answer::PresenceStats { clients, users }
             }
             HomeAnswer::History(history) => Answer::History(history),
-            HomeAnswer::Failed(error) => Answer::Failed(error),
-            HomeAnswer::Counts(_)
+            HomeAnswer::Failed(error) => {
+                self.user_answered(conn, command, Err(error));
+                Answer::Failed(error)
+            }
+            HomeAnswer::Distributed(_)
+            | HomeAnswer::Delivered(_)
+            | HomeAnswer::Counts(_)
             | HomeAnswer::Connections(_)
             | HomeAnswer::Channels { .. }
             | HomeAnswer::Done
@@ -209,29 +231,22 @@ impl Core {
             }
         };
         self.fill(conn, place, answer);
-    }
-
-    /// Tells a handler what became of its request, at the place in the connection's order where that
-    /// happened.
-    fn tell_handler(&mut self, now: Now, conn: ConnRef, command: u32, answer: Answer) {
-        let Some(connection) = self.slots.get(conn) else { return };
-        let Session::Handler { handler, commands, .. } = &mut connection.session else { return };
-        let mut effects = Vec::new();
-        let name = connection_ref(self.shard, conn);
-        handler.answered(command, answer, &mut Context::new(&mut effects, name, commands));
-        self.telling_handler = true;
-        self.run(now, conn, &mut effects);
-        self.telling_handler = false;
-    }
-
-    /// Gives the answers to what handlers asked while they were told an answer: one that repeats what
-    /// is refused at once keeps its shard busy, but not from working.
-    pub(super) fn tell_handlers(&mut self, now: Now) {
-        for _ in 0..self.handler_answers.len() {
-            let Some((conn, command, answer)) = self.handler_answers.pop_front() else { return };
-            self.tell_handler(now, conn, command, answer);
-            self.settle(now);
+        if self.process.settings.single_connection {
+            self.close_others(now, conn);
         }
+    }
+
+    /// Closes the user's other connections. Of two that come at the same instant both may go, as in
+    /// Centrifugo.
+    fn close_others(&mut self, now: Now, conn: ConnRef) {
+        let connection = self.slots.at(conn.slot);
+        let registered = connection.registered;
+        let Some(session) = connection.session.centrifuge().filter(|_| registered) else { return };
+        let target = Target { user: Name::clone(session.user()), client: None, session: None };
+        let whitelist = [Name::from(session.client_id())].into();
+        let CloseReason { code, reason } = CONNECTION_LIMIT;
+        let disconnect = Some(Disconnect { code, reason: reason.into() });
+        self.call(now, Asker::Nobody, Call::Disconnect { target, whitelist, disconnect });
     }
 
     /// Queues a message of a session, as its transport carries it.
@@ -247,6 +262,17 @@ impl Core {
             self.slots.at(conn.slot).writer.push_own(write);
             self.mark(conn.slot);
         }
+    }
+
+    /// Queues bytes that others get too, or closes the connection if too many wait already; returns
+    /// whether they are queued.
+    pub(super) fn queue_shared(&mut self, conn: ConnRef, range: Range) -> bool {
+        let room = self.has_room(conn);
+        if room {
+            self.slots.at(conn.slot).writer.push_shared(range);
+            self.mark(conn.slot);
+        }
+        room
     }
 
     /// Puts an answer into its place, or closes the connection if too many bytes wait already.
@@ -286,7 +312,8 @@ impl Core {
             }
             Session::Http(_) => self.request_timed_out(now, conn),
             Session::Watch(_) => self.watch_due(now, conn),
-            Session::Handler { .. } | Session::Closing { .. } | Session::None => {}
+            Session::Handler { .. } => self.liveness_due(now, conn),
+            Session::Closing { .. } | Session::None => {}
         }
     }
 }

@@ -1,11 +1,14 @@
 //! From bytes of a peer to effects of its session.
 
-use super::{Core, Session, requests::connection_ref};
+use super::{Connection, Core, Session, plain::Plain, requests::connection_ref};
 use crate::{
     close::{self, CloseReason},
     codec::websocket::{Message, Opcode, write_frame},
     hub::ConnRef,
-    protocol::{Effect, Now, centrifuge, handler::Context},
+    protocol::{
+        Effect, Now, centrifuge,
+        handler::{Context, Standing},
+    },
 };
 
 /// What one look at the input brought.
@@ -71,7 +74,8 @@ impl Core {
     ) -> Step {
         let settings = &self.process.settings;
         let max = settings.message_bytes_max;
-        match &mut self.slots.at(conn.slot).session {
+        let Connection { session, first_subscription, .. } = self.slots.at(conn.slot);
+        match session {
             Session::Http(_) => Step::Http,
             Session::Watch(_) | Session::Stream { .. } if input.is_empty() => Step::Starved,
             Session::Watch(_) | Session::Stream { .. } => Step::Unexpected,
@@ -93,14 +97,23 @@ impl Core {
                 },
                 other => control(other),
             },
-            Session::Handler { reader, handler, commands } => match reader.feed(input, max) {
-                Ok(Some(message @ (Message::Text(_) | Message::Binary(_)))) => {
-                    let connection = connection_ref(self.shard, conn);
-                    handler.message(message, &mut Context::new(effects, connection, commands));
-                    Step::Handled
+            Session::Handler { reader, plain } => {
+                if !input.is_empty() {
+                    plain.liveness.heard(now, &settings.keepalive);
                 }
-                other => control(other),
-            },
+                match reader.feed(input, max) {
+                    Ok(Some(message @ (Message::Text(_) | Message::Binary(_)))) => {
+                        let connection = connection_ref(self.shard, conn);
+                        let Plain { handler, commands, user, .. } = plain;
+                        let channels = || self.local.channels_of(*first_subscription);
+                        let standing = Standing { user: user.as_ref(), channels: &channels };
+                        let mut context = Context::new(effects, connection, commands, standing);
+                        handler.message(message, &mut context);
+                        Step::Handled
+                    }
+                    other => control(other),
+                }
+            }
         }
     }
 

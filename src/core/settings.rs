@@ -14,7 +14,7 @@ use crate::{
     api::{ErrorMode, ProcessStats},
     hub::{HashKey, HomeSettings, RecoveryBounds},
     limits::REFUSALS_IN_FLIGHT_MAX,
-    protocol::{Now, centrifuge::Policy, handler::Handler},
+    protocol::{Keepalive, Now, Refusal, Upgrade, centrifuge::Policy, handler::Handler},
 };
 
 /// A process: its shards' common constants and the one number that they share.
@@ -76,13 +76,16 @@ fn take(places: &AtomicUsize, max: usize) -> bool {
     places.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
 }
 
+/// Makes the handler of one connection, or refuses it before the 101.
+type Factory = dyn Fn(&Upgrade<'_>) -> Result<Box<dyn Handler>, Refusal> + Send + Sync;
+
 /// An embedder's WebSocket endpoint.
 #[derive(Clone)]
 pub struct Route {
     /// The exact path.
     pub path: String,
-    /// Makes the handler of one connection.
-    pub handler: Arc<dyn Fn() -> Box<dyn Handler> + Send + Sync>,
+    /// Asked on the connection's shard, which waits for it.
+    pub handler: Arc<Factory>,
 }
 
 impl fmt::Debug for Route {
@@ -103,6 +106,8 @@ pub struct Settings {
     pub recovery_publications_max: usize,
     /// Connections of one user; `None`: without a bound.
     pub user_connections_max: Option<usize>,
+    /// A new connection of a user closes its others.
+    pub single_connection: bool,
     /// Bytes of one message to an embedder's handler.
     pub message_bytes_max: usize,
     /// Bytes of one HTTP request body.
@@ -131,6 +136,8 @@ pub struct Settings {
     pub api_error_mode: ErrorMode,
     /// Watching of devices, if there is any.
     pub watch: Option<WatchSettings>,
+    /// Where measurements are collected, if anywhere.
+    pub metrics_path: Option<String>,
     /// Where the health endpoint is, if there is one.
     pub health_path: Option<String>,
     /// The page at `/`, if there is one.
@@ -139,6 +146,8 @@ pub struct Settings {
     pub endpoints: Endpoints,
     /// An embedder's endpoints.
     pub routes: Vec<Route>,
+    /// How their connections are watched.
+    pub keepalive: Keepalive,
     /// The node's name for people.
     pub node_name: String,
     /// What the process uses, given its uptime; asked from the core, measured outside.

@@ -32,6 +32,13 @@ pub(super) struct Interest {
     pub(super) gap: bool,
 }
 
+impl Interest {
+    /// Subscribers by the home's account.
+    pub(super) fn subscribers(&self) -> u32 {
+        self.joined.iter().sum()
+    }
+}
+
 impl Channel {
     pub(super) fn new(name: Name, options: Arc<ChannelOptions>) -> Self {
         Self { name, options, sequence: 0, interest: Vec::new(), roster: None }

@@ -66,6 +66,16 @@ pub(super) fn plain(publication: &Publication) -> Frame {
     Frame::encode(opcode, data.len(), |out| out.extend_from_slice(data))
 }
 
+/// Encodes a message to connections, by the number of the format.
+pub(super) fn message(data: &[u8], payload: Payload) -> [Frame; Format::ALL.len()] {
+    let json = &as_json(data, payload)[..];
+    let push = Frame::encode(Opcode::Text, json.len() + 48, |out| {
+        centrifuge::encode_message(out, json);
+    });
+    let opcode = if payload == Payload::Binary { Opcode::Binary } else { Opcode::Text };
+    [push, Frame::encode(opcode, data.len(), |out| out.extend_from_slice(data))]
+}
+
 /// Encodes that somebody came or went.
 pub(super) fn membership(channel: &Name, came: bool, info: &[u8]) -> Frame {
     let capacity = 64 + channel.len() + info.len();

@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use super::{
-    Broadcast, Congestion, ConnRef, Format, FromHome, HashKey, HomeAnswer, Join, Kind, Publication,
-    Published, Read, ReplyTo, ShardId, SubRef, ToHome,
+    Broadcast, Congestion, ConnRef, Format, FromHome, Handling, HashKey, HomeAnswer, Join, Kind,
+    Publication, Published, Reach, Read, ReplyTo, ShardId, SubRef, ToHome,
     channel::Channel,
     directory::Directory,
     encode,
@@ -106,10 +106,15 @@ impl Home {
                 self.leave(now_ms, from, (&channel, sub, format), congestion, out);
             }
             ToHome::Publish { publication, reply } => {
-                let answer = self.publish(now_ms, &publication, reply, congestion, out);
+                let answer = self.publish(now_ms, (&publication, None), reply, congestion, out);
                 if reply != ReplyTo::Nobody {
                     out.push((from, FromHome::Answer { reply, answer }));
                 }
+            }
+            ToHome::PublishHandled { handled, reply } => {
+                let publication = (&handled.publication, Some(handled.handling));
+                let answer = self.publish(now_ms, publication, reply, congestion, out);
+                out.push((from, FromHome::Answer { reply, answer }));
             }
             ToHome::Broadcast { broadcast, reply } => {
                 self.broadcast(now_ms, from, *broadcast, reply, congestion, out);
@@ -136,6 +141,7 @@ impl Home {
             ToHome::Channels { .. }
             | ToHome::Connections { .. }
             | ToHome::Order { .. }
+            | ToHome::Direct(_)
             | ToHome::Count { .. }
             | ToHome::Lease(_)
             | ToHome::Marker(_) => unreachable!("the core answers these"),
@@ -293,6 +299,7 @@ impl Home {
             epoch: None,
             payload: Payload::Json,
             key: None,
+            handling: None,
         });
         self.frames_encoded += 1;
         for interest in &channel.interest {
@@ -323,7 +330,7 @@ impl Home {
             let publication =
                 Publication { channel, data, payload: Payload::Json, info: None, extra };
             let reply = ReplyTo::Gather { index, generation, part };
-            let answer = self.publish(now_ms, &publication, reply, congestion, out);
+            let answer = self.publish(now_ms, (&publication, None), reply, congestion, out);
             out.push((from, FromHome::Answer { reply, answer }));
         }
     }
@@ -333,7 +340,7 @@ impl Home {
     fn publish(
         &mut self,
         now_ms: u64,
-        publication: &Publication,
+        (publication, handling): (&Publication, Option<Handling>),
         reply: ReplyTo,
         congestion: &Congestion,
         out: &mut Out,
@@ -356,13 +363,18 @@ impl Home {
             Some(Placement::New(position) | Placement::Suppressed(position)) => Some(position),
             None => None,
         };
+        let mut reach = Reach::default();
         if !matches!(placement, Some(Placement::Suppressed(_))) {
             if let Some(key) = key {
                 self.idempotency.remember(now_ms, name, key, position);
             }
-            self.distribute(publication, frame, position, congestion, out);
+            let publication = (publication, handling);
+            reach = self.distribute(publication, frame, position, congestion, out);
         }
-        self.published(position, reply)
+        match reply {
+            ReplyTo::Direct { .. } => HomeAnswer::Distributed(reach),
+            _ => self.published(position, reply),
+        }
     }
 
     /// A backend learns where its publication is; a client does not.
@@ -421,13 +433,14 @@ impl Home {
     /// Sends a publication to all who are interested.
     fn distribute(
         &mut self,
-        publication: &Publication,
+        (publication, handling): (&Publication, Option<Handling>),
         frame: Option<Frame>,
         position: Option<Position>,
         congestion: &Congestion,
         out: &mut Out,
-    ) {
-        let Some(channel) = self.directory.get_mut(&publication.channel) else { return };
+    ) -> Reach {
+        let mut reach = Reach::default();
+        let Some(channel) = self.directory.get_mut(&publication.channel) else { return reach };
         channel.sequence += 1;
         let plain = channel.wanted()[Format::Plain as usize].then(|| encode::plain(publication));
         self.frames_encoded += u64::from(plain.is_some());
@@ -442,10 +455,12 @@ impl Home {
             epoch,
             payload: publication.payload,
             key: conflation_key(&channel.options, publication.extra.as_deref()),
+            handling: handling.map(Box::new),
         });
         for interest in &mut channel.interest {
             let (shard, local) = (interest.shard, interest.local);
             if congestion.is_full(shard) {
+                reach.missed += interest.subscribers();
                 let first = !std::mem::replace(&mut interest.gap, true);
                 if first && !mutations::is_on(Mutation::HidesGap) {
                     out.push((shard, FromHome::Gap { local }));
@@ -453,9 +468,11 @@ impl Home {
                 continue;
             }
             interest.gap = false;
+            reach.shards += 1;
             let published = Arc::clone(&published);
             out.push((shard, FromHome::Published { local, published }));
         }
+        reach
     }
 
     fn read(&mut self, now_ms: u64, name: &Name, query: &Query) -> HomeAnswer {

@@ -345,6 +345,13 @@ impl Local {
         (next != NONE).then_some(next)
     }
 
+    /// The channels of a connection whose list of subscriptions starts at `first`, as far as they are
+    /// active.
+    pub fn channels_of(&self, first: u32) -> Vec<Name> {
+        let all = std::iter::successors((first != NONE).then_some(first), |&sub| self.next_of(sub));
+        all.filter(|&sub| self.is_active(sub)).map(|sub| self.name_of(sub)).collect()
+    }
+
     /// Everybody in a channel, whatever they want of it.
     pub fn all_members(&self, channel: u32) -> Vec<Member> {
         let channel = &self.channels[channel as usize];
@@ -499,6 +506,7 @@ mod tests {
             payload: Payload::Json,
             frames: [None, None],
             key: None,
+            handling: None,
         }
     }
 

@@ -8,12 +8,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{ChannelPattern, LeaseAnswer, LeaseRequest, Position};
+use super::{
+    ChannelPattern, Direct, Handled, Handling, LeaseAnswer, LeaseRequest, Position, Reach,
+};
 use crate::{
     frame::Frame,
     protocol::{
-        Begin, Described, ErrorCode, History, MemberInfo, Name, Order, Payload, PublicationExtra,
-        Query, StreamPosition, Wants,
+        Begin, Delivery, Described, ErrorCode, History, MemberInfo, Name, Order, Payload,
+        PublicationExtra, Query, StreamPosition, Wants,
     },
 };
 
@@ -125,6 +127,8 @@ pub struct Published {
     pub payload: Payload,
     /// Of several with one key that wait for a slow receiver, the newest counts.
     pub key: Option<Name>,
+    /// Where it is not simply for everybody.
+    pub handling: Option<Box<Handling>>,
 }
 
 impl Published {
@@ -192,6 +196,11 @@ pub enum ReplyTo {
         /// Which part this is.
         part: u32,
     },
+    /// A message to many connections.
+    Direct {
+        /// Its number on the shard that asked.
+        id: u32,
+    },
 }
 
 /// Connections that belong together.
@@ -226,6 +235,14 @@ pub enum ToHome {
     Publish {
         /// The publication.
         publication: Box<Publication>,
+        /// Who waits for the answer.
+        reply: ReplyTo,
+    },
+    /// As `Publish`, not simply for everybody in the channel. To a [`ReplyTo::Direct`] it is answered
+    /// by [`HomeAnswer::Distributed`].
+    PublishHandled {
+        /// The publication. Boxed: it is rare.
+        handled: Box<Handled>,
         /// Who waits for the answer.
         reply: ReplyTo,
     },
@@ -275,6 +292,8 @@ pub enum ToHome {
         /// The gather.
         reply: ReplyTo,
     },
+    /// To a shard, not to a home: queue this for connections. Answer: [`HomeAnswer::Delivered`].
+    Direct(Box<Direct>),
     /// How much is here?
     Count {
         /// The gather.
@@ -334,6 +353,10 @@ pub enum HomeAnswer {
     Registered,
     /// The publication has its place; where, if the channel has a history and a backend asked.
     Published(Option<Box<StreamPosition>>),
+    /// The publication has its place, and went so far; its shards report.
+    Distributed(Reach),
+    /// How many connections of the shard the message reached.
+    Delivered(Delivery),
     /// Nothing was done.
     Failed(ErrorCode),
     /// What there is on the shard.

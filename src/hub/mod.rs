@@ -3,6 +3,7 @@
 
 mod channel;
 mod congestion;
+mod direct;
 mod directory;
 mod encode;
 mod few;
@@ -18,6 +19,7 @@ mod streams;
 mod users;
 
 pub use congestion::Congestion;
+pub use direct::{Direct, Handled, Handling, Parcel, Reach};
 pub use home::{Home, HomeSettings, Notice};
 pub use idempotency::{IDEMPOTENT_ANSWER_TTL_MS, Idempotency};
 pub use leases::{

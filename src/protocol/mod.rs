@@ -7,14 +7,20 @@
 pub mod centrifuge;
 pub mod emulation;
 pub mod handler;
+mod liveness;
 mod order;
+mod outgoing;
 mod stream;
 mod subscription;
+mod upgrade;
 pub mod watch;
 
+pub use liveness::{Due, Keepalive, Liveness};
 pub use order::{Act, Described, Order};
+pub use outgoing::{Audience, Delivery, Outgoing};
 pub use stream::{History, HistoryFilter, PublicationExtra, Query, StreamPosition};
 pub use subscription::{Begin, MemberInfo, Recovered, SubscribeOptions, Subscribed, Wants};
+pub use upgrade::{Refusal, Upgrade};
 
 use std::sync::Arc;
 
@@ -138,6 +144,30 @@ pub enum Request {
         /// What few publications have.
         extra: Option<Box<PublicationExtra>>,
     },
+    /// The connection belongs to another user from now on, or to none. Handlers alone ask for it.
+    /// Answer: [`Answer::UserSet`].
+    SetUser {
+        /// The user; `None`: it belongs to nobody.
+        user: Option<Name>,
+    },
+    /// Publish to everybody in a channel but the asking connection. Handlers alone ask for it.
+    /// Answer: [`Answer::Published`].
+    PublishToOthers {
+        /// The channel.
+        channel: Name,
+        /// The payload.
+        data: Bytes,
+        /// What the payload is.
+        payload: Payload,
+    },
+    /// Send a message to many connections. Handlers alone ask for it. Answer:
+    /// [`Answer::Delivered`].
+    Send {
+        /// To whom.
+        audience: Audience,
+        /// What.
+        outgoing: Outgoing,
+    },
     /// Ask about a channel. Answer: [`Answer::Presence`], [`Answer::PresenceStats`] or
     /// [`Answer::History`].
     Read {
@@ -169,6 +199,11 @@ pub enum Answer {
     Unsubscribed,
     /// The publication has its place in the channel's order.
     Published,
+    /// Every message to the user reaches the connection too; or, where it belongs to nobody now, none
+    /// does.
+    UserSet,
+    /// How many connections the message reached.
+    Delivered(Delivery),
     /// Who is there.
     Presence(Vec<Arc<MemberInfo>>),
     /// Connections and different users that are there.

@@ -158,11 +158,11 @@ impl Handle {
         }
     }
 
-    fn home(&self, name: &str) -> usize {
+    pub(super) fn home(&self, name: &str) -> usize {
         self.process.key.home(name, self.process.shards).into()
     }
 
-    fn channel(&self, channel: &str) -> Result<Name, Refused> {
+    pub(super) fn channel(&self, channel: &str) -> Result<Name, Refused> {
         let max = self.process.settings.policy.channels.max_length;
         let fits = (1..=max).contains(&channel.len());
         fits.then(|| Name::from(channel)).ok_or(Refused::Invalid)
@@ -171,7 +171,7 @@ impl Handle {
     fn call(&self, shard: usize, call: Call) -> Result<Reply, Refused> {
         match self.ask(shard, OutsideCall::Call(call))? {
             OutsideAnswer::Called(outcome) => outcome.map_err(Refused::Failed),
-            OutsideAnswer::Watch(answer) => unreachable!("{answer:?} answers no call"),
+            answer => unreachable!("{answer:?} answers no call"),
         }
     }
 
@@ -270,7 +270,7 @@ impl Handle {
         mailbox.send(Command::Call { call, reply: None })
     }
 
-    fn ask(&self, shard: usize, call: OutsideCall) -> Result<OutsideAnswer, Refused> {
+    pub(super) fn ask(&self, shard: usize, call: OutsideCall) -> Result<OutsideAnswer, Refused> {
         let (reply, answer) = bounded(1);
         self.mailboxes[shard].send(Command::Call { call, reply: Some(reply) })?;
         answer.recv().map_err(|_| Refused::Ended)

@@ -1,6 +1,6 @@
 //! How threads that are no shard reach a shard: a bounded mailbox and a doorbell.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use crossbeam_channel::{Sender, TrySendError};
 
@@ -45,6 +45,20 @@ pub enum Refused {
     /// The hub's answer, as a backend gets it over HTTP.
     Failed(ErrorCode),
 }
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Busy => "a shard is behind, try again later",
+            Self::Ended => "the server has ended",
+            Self::Disabled => "the configuration does not enable it",
+            Self::Invalid => "an argument is out of bounds",
+            Self::Failed(error) => error.message,
+        })
+    }
+}
+
+impl std::error::Error for Refused {}
 
 /// The way into one shard from any thread.
 #[derive(Clone, Debug)]

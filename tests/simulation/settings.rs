@@ -15,7 +15,7 @@ use tiderace::{
     core::{Endpoint, Endpoints, Process, Route, Settings},
     hub::HashKey,
     limits::SEGMENT_BYTES_MAX,
-    protocol::{Now, centrifuge::Policy},
+    protocol::{Keepalive, Now, centrifuge::Policy},
     proxy::{ProxyId, Routes, routes::RpcRoutes},
 };
 
@@ -159,6 +159,7 @@ pub fn process(
         queue_bytes_max: shape.queue_bytes_max,
         history_bytes_max: shape.features.history.map_or(1, |history| history.bytes_max),
         recovery_publications_max: RECOVERED_MAX,
+        single_connection: false,
         user_connections_max: shape.features.user_connections_max,
         message_bytes_max: 64 << 10,
         body_bytes_max: 64 << 10,
@@ -174,6 +175,7 @@ pub fn process(
         api_prefix: "/api".to_owned(),
         api_error_mode: ErrorMode::Body,
         watch: None,
+        metrics_path: None,
         health_path: Some("/health".to_owned()),
         page: None,
         endpoints: Endpoints {
@@ -186,10 +188,11 @@ pub fn process(
         routes: vec![
             Route {
                 path: "/relay".to_owned(),
-                handler: Arc::new(move || Box::new(Relay::new(&handlers))),
+                handler: Arc::new(move |_| Ok(Box::new(Relay::new(&handlers)))),
             },
-            Route { path: "/stubborn".to_owned(), handler: Arc::new(|| Box::new(Stubborn)) },
+            Route { path: "/stubborn".to_owned(), handler: Arc::new(|_| Ok(Box::new(Stubborn))) },
         ],
+        keepalive: Keepalive { ping_interval_ms: 0, silence_timeout_ms: 0 },
         node_name: "simulated".to_owned(),
         process_stats: |_| ProcessStats::default(),
     };

@@ -5,6 +5,7 @@
 
 pub mod backend;
 pub mod clients;
+pub mod embedded;
 pub mod http;
 pub mod relay;
 pub mod stream;

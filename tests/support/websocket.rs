@@ -285,7 +285,8 @@ pub fn upgrade(headers: &str) -> String {
     upgrade_at(PATH, headers)
 }
 
-fn upgrade_at(path: &str, headers: &str) -> String {
+/// The same to another endpoint.
+pub fn upgrade_at(path: &str, headers: &str) -> String {
     format!(
         "GET {path} HTTP/1.1\r\nHost: t\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n"

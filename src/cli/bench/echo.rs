@@ -82,9 +82,7 @@ pub(super) fn run(
     let mut alive = (start, 0);
     loop {
         let now = clock.now();
-        if watch.tick(now, echo.sent, echo.tally.deliveries, connections.idle) == Stage::Over {
-            break;
-        }
+        let stage = watch.tick(now, echo.sent, echo.tally.deliveries, connections.idle);
         if let Some(schedule) = &mut schedule {
             while let Some(due) = schedule.due(now) {
                 let slot = (schedule.sent() - 1) as usize % count;
@@ -97,6 +95,10 @@ pub(super) fn run(
             alive = (now, echo.tally.deliveries);
         } else if now > alive.0 + STALL_SECONDS_MAX * 1_000_000_000 {
             return Err(Error::Stalled { deliveries: alive.1, first: echo.tally.failures.first });
+        }
+        // What was due before the end has been sent, also by a generator that was not there in time.
+        if stage == Stage::Over {
+            break;
         }
         let patience = watch.patience(now, schedule.as_ref().map(Schedule::next));
         connections.turn(patience, &mut echo)?;

@@ -34,8 +34,8 @@ use crate::proxy::routes::Routes;
 pub use self::arrival::Arrival;
 pub use self::asking::{About, Ask, Wishes};
 pub use self::reply::{
-    PublicationFields, disconnect, disconnect_push, encode_membership, encode_publication,
-    publication_push,
+    PublicationFields, disconnect, disconnect_push, encode_membership, encode_message,
+    encode_publication, publication_push,
 };
 pub use self::terms::Wish;
 pub use self::unidirectional::{disconnect_of, is_connect_request};
@@ -192,6 +192,7 @@ impl Session {
             }
             Answer::Unsubscribed => reply::empty(command, "unsubscribe"),
             Answer::Published => reply::empty(command, "publish"),
+            Answer::UserSet | Answer::Delivered(_) => unreachable!("handlers ask for these"),
             Answer::Presence(present) => reply::presence(command, &present),
             Answer::PresenceStats { clients, users } => {
                 reply::presence_stats(command, clients, users)
@@ -437,6 +438,7 @@ mod tests {
                     };
                     format!("{command} {query} of {channel} {subscribers_only}")
                 }
+                other => panic!("handlers ask for this: {other:?}"),
             },
         }
     }

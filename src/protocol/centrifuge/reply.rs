@@ -301,6 +301,14 @@ pub fn encode_membership(out: &mut Vec<u8>, channel: &str, came: bool, info: &[u
     }));
 }
 
+/// Appends `{"push":{"message":{"data":..}}}`: what a backend tells a connection; `data` is JSON
+/// without newlines.
+pub fn encode_message(out: &mut Vec<u8>, data: &[u8]) {
+    out.extend_from_slice(b"{\"push\":{\"message\":{\"data\":");
+    out.extend_from_slice(data);
+    out.extend_from_slice(b"}}}");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -80,8 +80,9 @@ impl Witness {
                 self.recover(channel, Since { offset, epoch: &epoch });
             }
             Step::Read { channel, .. } | Step::Position { channel } => {
-                let kept = self.bench.kept(CHANNELS[channel]);
+                // In this order: where options changed meanwhile, being asked may be the last use.
                 let position = self.bench.position(CHANNELS[channel]);
+                let kept = self.bench.kept(CHANNELS[channel]);
                 assert!(self.see(channel, position).ends_with(&kept), "the newest, all of them");
             }
             Step::Later { ms } => self.bench.now_ms += ms,
