@@ -145,6 +145,15 @@ impl Range {
         Self { segment: Segment(Rc::new(Inner::Tagged(self.segment, tag))), ..self }
     }
 
+    /// The same bytes, of which nobody may be deprived.
+    #[must_use]
+    pub fn untagged(self) -> Self {
+        match &*self.segment.0 {
+            Inner::Tagged(segment, _) => Self { segment: segment.clone(), ..self },
+            Inner::Own(_) | Inner::Frame(_) => self,
+        }
+    }
+
     /// How many bytes this is.
     pub fn len(&self) -> usize {
         (self.to - self.from) as usize

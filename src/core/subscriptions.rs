@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use super::{Core, requests::NO_PLACE};
 use crate::{
     codes::CloseReason,
+    frame::Tag,
     hub::{
         ConnRef, HashKey, HomeAnswer, Join, ListKey, LocalId, NO_SUBSCRIPTIONS, Pending, ReplyTo,
         ShardId, SubRef, ToHome,
@@ -455,7 +456,16 @@ impl Core {
         if let Some(open) = self.local.open_of(sub) {
             self.seal(open);
         }
-        let asked = self.subscriptions.states.remove(&sub).and_then(|state| state.asked);
+        let state = self.subscriptions.states.remove(&sub);
+        // What a client with a position gets of a channel has no holes, also when its next
+        // subscription, which may have holes, begins behind it.
+        if state.as_ref().is_some_and(|state| state.position) {
+            let id = self.local.known(&self.local.name_of(sub)).map(|it| self.local.id_of(it));
+            let its =
+                |tag: &Tag| id == Some(LocalId { index: tag.channel, generation: tag.generation });
+            self.slots.at(conn.slot).writer.keep_tagged(its);
+        }
+        let asked = state.and_then(|state| state.asked);
         let connection = self.slots.at(conn.slot);
         connection.subscriptions -= 1;
         let (channel, sub, key) = self.local.leave(&mut connection.first_subscription, sub);

@@ -261,6 +261,18 @@ impl Writer {
         dropped
     }
 
+    /// Keeps what waits and `choose` chooses from being dropped by [`Writer::drop_tagged`].
+    pub(super) fn keep_tagged(&mut self, choose: impl Fn(&Tag) -> bool) {
+        let rest = self.rest.iter_mut().flat_map(|rest| rest.iter_mut());
+        for entry in self.first.iter_mut().chain(rest) {
+            if let Entry::Shared(range) = entry
+                && range.segment.tag().is_some_and(&choose)
+            {
+                *range = range.clone().untagged();
+            }
+        }
+    }
+
     /// Drops the first unfilled place and all behind it: their answers will not come any more.
     pub(super) fn drop_unanswered(&mut self) {
         if self.unfilled == 0 {
@@ -448,6 +460,12 @@ mod tests {
         }
         assert_eq!(sent, b"2own3");
         assert!(writer.is_idle() && writer.queued_bytes() == 0);
+        writer.push_shared(tagged(1, "a", b"1"));
+        writer.push_shared(tagged(2, "a", b"2"));
+        writer.keep_tagged(|tag| tag.channel == 1);
+        let any = writer.drop_tagged(usize::MAX, |_| true);
+        assert_eq!(any, Dropped { bytes: 1, publications: 1 });
+        assert_eq!(send(&mut writer).as_deref(), Some(&b"1"[..]));
         writer.push_shared(tagged(1, "a", b"1"));
         writer.drop_tagged(usize::MAX, of_key);
         assert!(writer.is_idle());
