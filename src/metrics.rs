@@ -29,6 +29,8 @@ counters! {
     connections_accepted,
     /// Connections answered 503 because the table was full.
     connections_refused,
+    /// Connections that their peers ended, with a close frame of any code, a FIN or a reset.
+    connections_closed_by_peer,
     /// WebSocket and HTTP messages read.
     messages_received,
     /// Publications encoded by homes, each format once.
@@ -114,6 +116,6 @@ pub struct Counts {
     pub anonymous: bool,
     /// Counters.
     pub counters: Counters,
-    /// Connections closed, by code.
+    /// Connections that the server decided to close, by code.
     pub closed: BTreeMap<u16, u64>,
 }

@@ -49,7 +49,7 @@ impl Core {
         match &order.act {
             Act::Disconnect { code, reason } => {
                 let told = CloseReason { code: *code, reason: "" };
-                self.close_saying(now, conn, told, Some(reason));
+                self.close_saying(now, conn, told, reason);
             }
             Act::Unsubscribe { channel } => self.end_subscriptions(now, conn, channel),
             Act::Subscribe { channel, terms, recover } => {
