@@ -3,17 +3,19 @@
 use std::collections::BTreeMap;
 
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+    ($($(#[doc = $doc:literal])+ $name:ident),* $(,)?) => {
         /// What one shard counted since its start.
         #[derive(Clone, Debug, Default, PartialEq, Eq)]
         pub struct Counters {
-            $($(#[$doc])* pub $name: u64,)*
+            $($(#[doc = $doc])+ pub $name: u64,)*
         }
 
         impl Counters {
-            /// Every counter with its name.
-            pub fn items(&self) -> [(&'static str, u64); [$(stringify!($name)),*].len()] {
-                [$((stringify!($name), self.$name)),*]
+            /// Every counter: its name, what it counts as a sentence, and how much that is.
+            pub fn items(
+                &self,
+            ) -> [(&'static str, &'static str, u64); [$(stringify!($name)),*].len()] {
+                [$((stringify!($name), concat!($($doc),+).trim_ascii_start(), self.$name)),*]
             }
 
             /// Adds what another shard counted.
