@@ -161,8 +161,9 @@ impl Core {
         }
     }
 
-    /// The client does not want to be in a channel about which the backend was asked.
-    pub(super) fn withdraw(&mut self, now: Now, conn: ConnRef, channel: &str) {
+    /// The client is not to be in a channel about which the backend was asked, or in any of them:
+    /// by its own wish, or the backend's.
+    pub(super) fn withdraw(&mut self, now: Now, conn: ConnRef, channel: Option<&str>) {
         let asks = self.asks.open.range(of_slot(conn.slot));
         let ids: Vec<u64> = asks
             .filter(|(_, open)| open.about.is_subscribe_to(channel))
