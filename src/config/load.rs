@@ -633,6 +633,17 @@ mod tests {
         }
     }
 
+    /// Centrifugo fills what is zero with the default of the option (`internal/config/envconfig`).
+    #[test]
+    fn no_time_is_the_default_time() {
+        let text = "[client]\nping_interval = \"0s\"\npong_timeout = \"0s\"\nstale_close_delay = 0\n\
+                    [rpc.proxy]\ntimeout = \"0s\"\n";
+        let loaded = load_text("c.toml", text, &[], &[]).unwrap();
+        assert_eq!(loaded, Loaded { config: Config::default(), warnings: vec![] });
+        let error = load_text("c.toml", "[shutdown]\ntimeout = \"0s\"\n", &[], &[]).unwrap_err();
+        assert!(error.contains("shutdown.timeout"), "others have no meaning for zero: {error}");
+    }
+
     #[test]
     fn errors_never_show_a_secret() {
         for (name, text) in [
