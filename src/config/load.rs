@@ -670,6 +670,15 @@ mod tests {
         assert!(warnings[0].starts_with("admin is an option of Centrifugo"));
         assert!(warnings[1].starts_with("client.concurrency "));
 
+        let text = "license = \"k\"\n[user_status]\nenabled = true\n\
+                    [client.rate_limit.client_command]\nenabled = true\n\
+                    [[channel.namespaces]]\nname = \"ab\"\nsubscribe_cel = \"true\"\n";
+        let warnings = load_text("c.toml", text, &[], &[]).unwrap().warnings;
+        assert_eq!(warnings.len(), 4, "those of Centrifugo PRO too: {warnings:?}");
+        let text = format!("{text}subscribe_call = \"true\"\n");
+        let error = load_text("c.toml", &text, &[], &[]).unwrap_err();
+        assert!(error.starts_with("c.toml:9:18: channel.namespaces[0].subscribe_call"), "{error}");
+
         let text = "http_server:\n  tls:\n    enabled: true\n";
         let error = load_text("c.yaml", text, &[], &[]).unwrap_err();
         assert!(error.starts_with("c.yaml:3:5: http_server.tls: "), "{error}");
