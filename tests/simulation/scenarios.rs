@@ -9,6 +9,7 @@ use tiderace::{
 };
 
 use super::{
+    letters::To,
     oracle::{name, number},
     random::Random,
     scene::Scene,
@@ -215,7 +216,7 @@ fn publish_until_refused(scene: &mut Scene, shard: usize, channel: &str) -> u64 
         };
         let now = scene.world.node.now;
         let refused = scene.world.node.cores[shard].counts().counters.publications_refused;
-        scene.world.crowd.outside.insert(id, number(channel));
+        scene.world.crowd.outside.insert(id, To::Channel(number(channel)));
         scene.world.node.cores[shard].outside(now, id, OutsideCall::Call(call));
         scene.world.turn(shard, true);
         if scene.world.node.cores[shard].counts().counters.publications_refused > refused {
@@ -310,7 +311,7 @@ fn a_drain_publishes_what_waits_for_its_turn() {
         let now = scene.world.node.now;
         for _ in 0..2_000 {
             let (id, data) = scene.world.crowd.oracle.publish(0, &[number(&channel)], 1);
-            scene.world.crowd.outside.insert(id, number(&channel));
+            scene.world.crowd.outside.insert(id, To::Channel(number(&channel)));
             let (channel, data) = (Name::from(channel.as_str()), Bytes::from(data));
             let (payload, extra) = (Payload::Json, Default::default());
             let call = Call::Publish { channel, data, payload, extra };

@@ -34,6 +34,13 @@ pub struct Summary {
     pub orders: u64,
     /// Connections that were too many.
     pub limited: u64,
+    /// Messages to many that somebody got, those of which the count was compared, and exactly.
+    pub letters: u64,
+    pub counted: u64,
+    pub exact: u64,
+    /// Users that connections got, and did not get.
+    pub users_set: u64,
+    pub users_refused: u64,
 }
 
 impl Summary {
@@ -56,6 +63,11 @@ impl Summary {
             memberships: self.memberships + other.memberships,
             orders: self.orders + other.orders,
             limited: self.limited + other.limited,
+            letters: self.letters + other.letters,
+            counted: self.counted + other.counted,
+            exact: self.exact + other.exact,
+            users_set: self.users_set + other.users_set,
+            users_refused: self.users_refused + other.users_refused,
         }
     }
 }
@@ -99,6 +111,11 @@ pub fn live(seed: u64, wrong: Wrong) -> Summary {
         memberships: world.crowd.oracle.memberships,
         orders: world.crowd.oracle.orders.len() as u64,
         limited: world.crowd.limited,
+        letters: world.crowd.oracle.letters.got,
+        counted: world.crowd.oracle.letters.counted,
+        exact: world.crowd.oracle.letters.exact,
+        users_set: world.crowd.oracle.letters.users_set,
+        users_refused: world.crowd.oracle.letters.users_refused,
     }
 }
 
