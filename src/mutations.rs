@@ -55,8 +55,8 @@ pub enum Mutation {
     AdmitsSubscriber,
     /// A message to many comes to the one that it is not for.
     SendsToExcepted,
-    /// A message to many counts as queued although it was not.
-    CountsUnqueued,
+    /// Of a user's connections those whose shard is behind are not counted.
+    HidesUnsent,
     /// A message to all connections forgets where it was when its turn was over.
     EndsWalkWithTurn,
     /// A connection that is another user's stays the former one's too.
@@ -91,7 +91,7 @@ impl Mutation {
         Self::AdmitsConnection,
         Self::AdmitsSubscriber,
         Self::SendsToExcepted,
-        Self::CountsUnqueued,
+        Self::HidesUnsent,
         Self::EndsWalkWithTurn,
         Self::KeepsFormerUser,
     ];

@@ -61,7 +61,7 @@ fn worlds_keep_every_promise() {
         assert!(seen.iter().all(|times| *times > 0), "{total:?}");
         let seen = [total.expired, total.addressed, total.orders, total.limited];
         assert!(seen.iter().all(|times| *times > 0), "{total:?}");
-        let seen = [total.letters, total.counted, total.exact, total.users_set];
+        let seen = [total.letters, total.counted, total.exact, total.users_set, total.unanswered];
         assert!(seen.iter().all(|times| *times > 0), "{total:?}");
         let seen = [total.recovered, total.unrecovered, total.memberships];
         assert!(seen.iter().all(|times| *times > 0), "{total:?}");

@@ -244,7 +244,9 @@ impl Core {
         for of_shard in connections.chunk_by(|one, other| one.0 == other.0) {
             let shard = of_shard[0].0;
             if self.congestion.is_full(shard) {
-                pending.delivery.failed += of_shard.len() as u32;
+                if !mutations::is_on(Mutation::HidesUnsent) {
+                    pending.delivery.failed += of_shard.len() as u32;
+                }
                 continue;
             }
             pending.missing += 1;
@@ -327,7 +329,7 @@ impl Core {
             Some(range) => self.queue_shared(conn, range.clone()),
             None => false,
         };
-        walk.delivery.count(queued || mutations::is_on(Mutation::CountsUnqueued));
+        walk.delivery.count(queued);
     }
 }
 

@@ -442,6 +442,7 @@ impl Peer for Centrifuge {
         if !self.connect_sent {
             self.connect_sent = true;
             let now = oracle.tick();
+            oracle.letters.asks(self.number, now);
             oracle.letters.asks_for_user(self.number, 0, &self.user.name, now);
             lines.push(self.connect(oracle, random));
             if !random.chance(30) {

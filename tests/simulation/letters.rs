@@ -72,7 +72,8 @@ struct Spell {
 /// What is known of a connection.
 #[derive(Debug, Default)]
 struct Receiver {
-    came_at: u64,
+    /// When it asked to be somebody who takes messages.
+    asked_at: Option<u64>,
     /// When it was told that it takes messages.
     open_at: Option<u64>,
     over_at: Option<u64>,
@@ -108,8 +109,13 @@ pub struct Letters {
 
 impl Letters {
     /// A connection was accepted.
-    pub fn came(&mut self, client: usize, now: u64) {
-        self.receivers.insert(client, Receiver { came_at: now, ..Receiver::default() });
+    pub fn came(&mut self, client: usize) {
+        self.receivers.insert(client, Receiver::default());
+    }
+
+    /// A connection asks to be one that takes messages.
+    pub fn asks(&mut self, client: usize, now: u64) {
+        self.receiver(client).asked_at = Some(now);
     }
 
     /// A connection was told that it takes messages.
@@ -254,7 +260,7 @@ impl Receiver {
 
     fn may_get(&self, letter: &Letter, rest: u64) -> bool {
         let is_there = |before: u64| self.over_at.is_none_or(|over| over >= before);
-        let in_time = self.came_at <= letter.told_at;
+        let in_time = self.asked_at.is_some_and(|asked| asked < letter.told_at);
         in_time
             && match &letter.to {
                 To::All => is_there(letter.sent_at),

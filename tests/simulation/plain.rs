@@ -332,6 +332,8 @@ impl Peer for Plain {
         let mut out = Vec::new();
         if !self.upgrade_sent {
             self.upgrade_sent = true;
+            let now = oracle.tick();
+            oracle.letters.asks(self.number, now);
             out = wire::upgrade("/relay");
         } else if self.refused {
             return out;

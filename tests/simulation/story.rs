@@ -32,6 +32,8 @@ pub struct Summary {
     pub memberships: u64,
     /// What backends wanted of users.
     pub orders: u64,
+    /// Questions that the backend did not answer while who asked was there.
+    pub unanswered: u64,
     /// Connections that were too many.
     pub limited: u64,
     /// Messages to many that somebody got, those of which the count was compared, and exactly.
@@ -63,6 +65,7 @@ impl Summary {
             memberships: self.memberships + other.memberships,
             orders: self.orders + other.orders,
             limited: self.limited + other.limited,
+            unanswered: self.unanswered + other.unanswered,
             letters: self.letters + other.letters,
             counted: self.counted + other.counted,
             exact: self.exact + other.exact,
@@ -88,13 +91,23 @@ pub fn live(seed: u64, wrong: Wrong) -> Summary {
             world.check_truth();
         }
     }
+    // What is asked from here on nobody answers, or too late.
+    world.node.unanswered = world.random().chance(30);
+    for _ in 0..world.random().below(100) {
+        world.step();
+    }
+    let asked: usize = world.node.asked.iter().map(Vec::len).sum();
+    let unanswered = if world.node.unanswered { asked as u64 } else { 0 };
     if world.random().chance(50) {
         everybody_leaves(&mut world);
     } else {
         drain(&mut world);
     }
     world.check_empty();
+    world.node.unanswered = false;
+    world.check_empty();
     Summary {
+        unanswered,
         trace: world.node.trace,
         events: world.node.events,
         deliveries: world.crowd.oracle.deliveries,

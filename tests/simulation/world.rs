@@ -8,6 +8,7 @@ use tiderace::{
     codes::CloseReason,
     core::{LinkMessage, OutsideCall},
     hub::{ConnRef, ReplyTo, ShardId, ToHome},
+    limits::SHARDS_MAX,
     protocol::{Act, Audience, Name, Now, Order, Outgoing, Payload},
 };
 
@@ -176,8 +177,7 @@ impl World {
         let Self { node, crowd, .. } = self;
         let Some(conn) = node.cores[shard].accepted(node.now) else { return };
         let number = crowd.clients.len();
-        let now = crowd.oracle.tick();
-        crowd.oracle.letters.came(number, now);
+        crowd.oracle.letters.came(number);
         node.kernels[shard].open(conn, number);
         let channels = crowd.channels.len();
         let peer: Box<dyn Peer> = match node.random.below(10) {
@@ -267,7 +267,9 @@ impl World {
         let to = To::any(random.below(crowd.channels.len()), random);
         let most = if random.chance(20) { 2_000 } else { 60 };
         let padding = random.below(most);
-        let (id, data) = crowd.oracle.send(usize::MAX - shard, to.clone(), excepted, padding);
+        // Publications may wait for another turn: these have an order of their own.
+        let sender = usize::MAX - SHARDS_MAX - shard;
+        let (id, data) = crowd.oracle.send(sender, to.clone(), excepted, padding);
         let outgoing = plain::outgoing(random.pick::<&str>(&["j", "t", "b"]), &data);
         let outgoing = except.into_iter().fold(outgoing, Outgoing::except);
         let audience = match &to {
