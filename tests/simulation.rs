@@ -11,6 +11,7 @@ mod simulation {
     pub mod centrifuge;
     pub mod client;
     pub mod crowd;
+    mod emulated;
     mod ends;
     pub mod faults;
     pub mod features;

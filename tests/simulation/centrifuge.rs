@@ -99,6 +99,7 @@ impl Centrifuge {
     }
 
     fn wish(&self, channel: usize, oracle: &mut Oracle, random: &mut Random) -> Wish {
+        oracle.letters.reads(self.number, channel);
         Wish::any(channel, &self.memory, self.features, oracle, random)
     }
 

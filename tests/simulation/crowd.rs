@@ -32,6 +32,8 @@ pub struct Crowd {
     /// Whether so little time passes that no deadline comes by itself.
     pub calm: bool,
     pub draining: bool,
+    /// Nobody has come, gone or asked for anything since the last rest.
+    pub peace: bool,
     /// Ends that only a full queue explains.
     pub slow: u64,
     /// Ends of connections whose token expired.
@@ -57,6 +59,7 @@ impl Crowd {
             channels: (0..channels).map(name).collect(),
             calm,
             draining: false,
+            peace: false,
             slow: 0,
             expired: 0,
             ends_asked: 0,
@@ -275,7 +278,7 @@ impl Crowd {
         });
         let present: Vec<Present> = present.collect();
         let now = self.oracle.tick();
-        self.oracle.letters.check(&present, now);
+        self.oracle.letters.check(&present, self.peace, now);
     }
 
     /// What backends wanted of everybody who was there has happened.

@@ -95,6 +95,8 @@ pub struct Letters {
     receivers: BTreeMap<usize, Receiver>,
     /// The last that a receiver got of a sender to the same.
     last: BTreeMap<(usize, usize, To), u64>,
+    /// Who ever wanted to be in which channel.
+    readers: BTreeSet<(usize, usize)>,
     /// When nothing was under way.
     rests: Vec<u64>,
     /// Those that somebody got.
@@ -125,6 +127,11 @@ impl Letters {
 
     pub fn over(&mut self, client: usize, now: u64) {
         self.receiver(client).over_at.get_or_insert(now);
+    }
+
+    /// A connection wants to be in a channel, or a backend wants it to be.
+    pub fn reads(&mut self, client: usize, channel: usize) {
+        self.readers.insert((client, channel));
     }
 
     fn receiver(&mut self, client: usize) -> &mut Receiver {
@@ -174,6 +181,13 @@ impl Letters {
         (letter.told, letter.told_at) = (told, now);
     }
 
+    /// How many were refused, and how many counted.
+    pub fn answers(&self) -> (usize, usize) {
+        let told =
+            |is: fn(Told) -> bool| self.letters.values().filter(|letter| is(letter.told)).count();
+        (told(|told| told == Told::Refused), told(|told| matches!(told, Told::Counted(..))))
+    }
+
     /// Whether it is for connections as such, and not for a channel.
     pub fn is_direct(&self, id: u64) -> bool {
         self.letters.get(&id).is_some_and(|letter| !matches!(letter.to, To::Channel(_)))
@@ -199,8 +213,8 @@ impl Letters {
         }
     }
 
-    /// Nothing is under way, and these are there.
-    pub fn check(&mut self, present: &[Present], now: u64) {
+    /// Nothing is under way, and these are there; `peace`: nobody came or went meanwhile.
+    pub fn check(&mut self, present: &[Present], peace: bool, now: u64) {
         for (id, letter) in self.letters.iter_mut().filter(|(_, letter)| !letter.checked) {
             letter.checked = true;
             let Told::Counted(queued, failed) = letter.told else { continue };
@@ -219,8 +233,15 @@ impl Letters {
             assert!(letter.got.len() <= queued as usize, "{id} came too often: {letter:?}");
             let rest = rest_before(&self.rests, letter.sent_at);
             let may = self.receivers.iter().filter(|(client, receiver)| {
-                let is_meant = letter.except != Some(**client) || failed > 0;
-                is_meant && receiver.may_get(letter, rest)
+                let reads = |channel| self.readers.contains(&(**client, channel));
+                let is_reader = !matches!(letter.to, To::Channel(channel) if !reads(channel));
+                let is_meant = is_reader && (letter.except != Some(**client) || failed > 0);
+                // In peace only what comes is too much for a connection or a subscription.
+                let is_over = receiver.over_at.is_some_and(|over| over >= letter.sent_at);
+                let all_got = letter.got.len() == (queued + failed) as usize;
+                let is_lost = !all_got && matches!(letter.to, To::Channel(_));
+                let may_be = !peace || is_over || is_lost || must.contains(client);
+                is_meant && may_be && receiver.may_get(letter, rest)
             });
             let (least, most, count) = (must.len(), may.count(), (queued + failed) as usize);
             assert!((least..=most).contains(&count), "{least} to {most} are not {letter:?}");

@@ -234,6 +234,7 @@ impl Plain {
         match self.wanted {
             None if random.chance(60) => {
                 self.wanted = Some(channel);
+                oracle.letters.reads(self.number, channel);
                 let tag = self.command(Command::Subscribe(channel, oracle.tick()));
                 let mut lines = format!("sub {tag} {}", name(channel));
                 while random.chance(40) {

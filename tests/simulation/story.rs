@@ -89,6 +89,9 @@ pub fn live(seed: u64, wrong: Wrong) -> Summary {
         if world.random().chance(70) {
             world.settle();
             world.check_truth();
+            if world.random().chance(50) {
+                world.sends_in_peace();
+            }
         }
     }
     // What is asked from here on nobody answers, or too late.

@@ -282,6 +282,19 @@ impl World {
         node.cores[shard].outside(node.now, id, call);
     }
 
+    /// Nobody comes or goes while messages to many are under way: their counts are exact.
+    pub fn sends_in_peace(&mut self) {
+        self.crowd.peace = true;
+        for _ in 0..self.random().between(1, 4) {
+            let shards = self.shards();
+            let shard = self.random().below(shards);
+            self.outside_sends(shard);
+        }
+        self.settle();
+        self.check_truth();
+        self.crowd.peace = false;
+    }
+
     /// A thread that is no shard addresses a connection that it heard of, which may be long gone:
     /// closes it, or sends it a message that nobody else may get.
     fn outside_addresses(&mut self) {
@@ -324,6 +337,12 @@ impl World {
         let order = Order { client: None, session: None, except: Default::default(), act };
         let order = Arc::new(order);
         let known = node.cores[node.home(user)].home().connections_of(user);
+        if matches!(will, Will::Subscribe(_)) {
+            let at = |client: &Client| (client.shard as ShardId, client.conn);
+            let clients = crowd.clients.iter().enumerate();
+            let meant = clients.filter(|(_, client)| known.contains(&at(client)));
+            meant.for_each(|(index, _)| crowd.oracle.letters.reads(index, channel));
+        }
         self.orders.extend(known.iter().map(|(shard, conn)| (*shard, *conn, Arc::clone(&order))));
         let at = crowd.oracle.tick();
         crowd.oracle.orders.push(oracle::Order { user: user.clone(), will, at });
