@@ -192,8 +192,13 @@ fn every_end_is_told_exactly_once_with_its_code() {
     let mut world = World::new(config);
     let close = |code: u16| frame(FIN | CLOSE, &code.to_be_bytes());
     type End<'a> = &'a dyn Fn(&mut Raw);
-    let ends: [(&str, u16, End<'_>); 9] = [
+    let ends: [(&str, u16, End<'_>); 14] = [
+        ("normal", 1000, &|peer| peer.send(&close(1000))),
         ("peer", 4001, &|peer| peer.send(&close(4001))),
+        ("last-code", 4999, &|peer| peer.send(&close(4999))),
+        ("no-code", 1002, &|peer| peer.send(&close(5000))),
+        ("tls-code", 1002, &|peer| peer.send(&close(1015))),
+        ("half-code", 1002, &|peer| peer.send(&frame(FIN | CLOSE, &[3]))),
         ("codeless", 1000, &|peer| peer.send(&frame(FIN | CLOSE, b""))),
         ("bad-code", 1002, &|peer| peer.send(&close(1005))),
         ("unmasked", 1002, &|peer| peer.send(&[FIN | TEXT, 1, b'x'])),
@@ -214,6 +219,9 @@ fn every_end_is_told_exactly_once_with_its_code() {
         assert_eq!(world.ask(name, &mut peer, "join r"), Answer::Subscribed(None));
         assert_eq!(world.ask(name, &mut peer, &format!("user {name}")), Answer::UserSet);
         end(&mut peer);
+        if code != CloseReason::ABNORMAL_CODE {
+            assert_eq!(peer.closed(), code, "{name} is answered with what its handler is told");
+        }
         assert_eq!(world.next(name), Told::Closed(code), "{name}");
     }
     let (mut peer, connection) = world.client("handle");
