@@ -240,7 +240,8 @@ impl Letters {
                 let is_over = receiver.over_at.is_some_and(|over| over >= letter.sent_at);
                 let all_got = letter.got.len() == (queued + failed) as usize;
                 let is_lost = !all_got && matches!(letter.to, To::Channel(_));
-                let may_be = !peace || is_over || is_lost || must.contains(client);
+                let was_there = letter.got.contains(client) || must.contains(client);
+                let may_be = !peace || is_over || is_lost || was_there;
                 is_meant && may_be && receiver.may_get(letter, rest)
             });
             let (least, most, count) = (must.len(), may.count(), (queued + failed) as usize);

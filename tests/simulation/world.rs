@@ -285,7 +285,7 @@ impl World {
     /// Nobody comes or goes while messages to many are under way: their counts are exact.
     pub fn sends_in_peace(&mut self) {
         self.crowd.peace = true;
-        for _ in 0..self.random().between(1, 4) {
+        for _ in 0..self.random().between(1, 8) {
             let shards = self.shards();
             let shard = self.random().below(shards);
             self.outside_sends(shard);
