@@ -64,7 +64,8 @@ pub const WAKE_REPORTED_MS: u64 = 60_000;
 /// Lookups of device tokens by the backend that one shard waits for; the next one is told 503.
 pub const LOOKUPS_IN_FLIGHT_MAX: usize = 4_096;
 
-/// Questions of one shard's connections to the backend; the next one is refused with error 111.
+/// Questions of one shard's connections to one proxy of the backend; the next one is refused with
+/// error 111. Of what they hold, no more waits in all shards together than the proxy's queue takes.
 pub const BACKEND_CALLS_IN_FLIGHT_MAX: usize = 4_096;
 
 /// Commands of one batch of the HTTP API.

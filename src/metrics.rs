@@ -3,17 +3,19 @@
 use std::collections::BTreeMap;
 
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+    ($($(#[doc = $doc:literal])+ $name:ident),* $(,)?) => {
         /// What one shard counted since its start.
         #[derive(Clone, Debug, Default, PartialEq, Eq)]
         pub struct Counters {
-            $($(#[$doc])* pub $name: u64,)*
+            $($(#[doc = $doc])+ pub $name: u64,)*
         }
 
         impl Counters {
-            /// Every counter with its name.
-            pub fn items(&self) -> [(&'static str, u64); [$(stringify!($name)),*].len()] {
-                [$((stringify!($name), self.$name)),*]
+            /// Every counter: its name, what it counts as a sentence, and how much that is.
+            pub fn items(
+                &self,
+            ) -> [(&'static str, &'static str, u64); [$(stringify!($name)),*].len()] {
+                [$((stringify!($name), concat!($($doc),+).trim_ascii_start(), self.$name)),*]
             }
 
             /// Adds what another shard counted.
@@ -29,6 +31,8 @@ counters! {
     connections_accepted,
     /// Connections answered 503 because the table was full.
     connections_refused,
+    /// Connections that their peers ended, with a close frame of any code, a FIN or a reset.
+    connections_closed_by_peer,
     /// WebSocket and HTTP messages read.
     messages_received,
     /// Publications encoded by homes, each format once.
@@ -114,6 +118,6 @@ pub struct Counts {
     pub anonymous: bool,
     /// Counters.
     pub counters: Counters,
-    /// Connections closed, by code.
+    /// Connections that the server decided to close, by code.
     pub closed: BTreeMap<u16, u64>,
 }

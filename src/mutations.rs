@@ -1,6 +1,6 @@
 //! Mistakes that the simulation makes the product commit, to see that it notices each of them.
 //!
-//! Compiled in with the feature `simulation` alone; without it [`is_on`] is a constant `false`.
+//! Compiled in with the feature `simulation` alone; without it `is_on` is a constant `false`.
 
 /// One mistake, in the terms of the design that it breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -49,6 +49,9 @@ const PORT_RELEASE: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_secs(2);
 /// A shard that made no turn in so many looks stands still for good.
 const STALLED_LOOKS: u32 = 5;
+/// The longest that anything lasts. An embedder's durations may be without any end; from here on that
+/// makes no difference, and no deadline is beyond what the clocks can say.
+const DURATION_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// Milliseconds that an HTTP connection may wait between requests, at least.
 const IDLE_TIMEOUT_MS: u64 = 75_000;
 /// The proxy that knows device tokens, in the list of all proxies.
@@ -153,7 +156,7 @@ impl Builder {
             receive_buffers: self.config.engine.receive_buffers,
             receive_buffer_bytes: self.config.engine.receive_buffer_bytes,
         };
-        let shutdown_timeout = self.config.shutdown.timeout;
+        let shutdown_timeout = self.config.shutdown.timeout.min(DURATION_MAX);
         let token = &self.config.watch.token;
         let endpoint = token.proxy_endpoint.clone().filter(|_| self.config.watch.enabled);
         let devices_file = token.table_file.as_deref().filter(|_| self.config.watch.enabled);
@@ -161,7 +164,7 @@ impl Builder {
         let devices = endpoint.map(|endpoint| backend::Proxy {
             name: "watch.token.proxy_endpoint".into(),
             endpoint,
-            timeout: token.proxy_timeout,
+            timeout: token.proxy_timeout.min(DURATION_MAX),
             ..backend::Proxy::default()
         });
         let backend = devices
@@ -274,13 +277,17 @@ fn read_devices(file: &str) -> Result<Devices, Error> {
     Ok(Devices::Table(DeviceTable::parse(&json, (half(0), half(8))).map_err(refuse)?))
 }
 
+/// Milliseconds of a configured duration.
+fn ms(duration: Duration) -> u64 {
+    duration.min(DURATION_MAX).as_millis() as u64
+}
+
 /// Watching in the units of the core, if it is enabled.
 fn watch_settings(config: &Config) -> Result<Option<WatchSettings>, Error> {
     let config::Watch { enabled, base_path, token, .. } = &config.watch;
     if !enabled {
         return Ok(None);
     }
-    let ms = |duration: Duration| duration.as_millis() as u64;
     let devices = match (&token.hmac_secret_key, &token.table_file) {
         (Some(key), _) => Devices::Signed(Box::new(SignedDevices::new(key.expose()))),
         (None, Some(file)) => read_devices(file)?,
@@ -323,7 +330,6 @@ fn settings(
     uid: String,
 ) -> Settings {
     let endpoints = endpoints(&config);
-    let ms = |duration: Duration| duration.as_millis() as u64;
     let keepalive = Keepalive {
         ping_interval_ms: ms(config.handlers.ping_interval),
         silence_timeout_ms: ms(config.handlers.silence_timeout),
@@ -365,8 +371,8 @@ fn settings(
             personal_namespace: Some(client.subscribe_to_user_personal_channel)
                 .filter(|personal| personal.enabled)
                 .map(|personal| personal.personal_channel_namespace),
-            expired_close_delay_s: client.expired_close_delay.as_secs(),
-            expired_sub_close_delay_s: client.expired_sub_close_delay.as_secs(),
+            expired_close_delay_s: ms(client.expired_close_delay) / 1000,
+            expired_sub_close_delay_s: ms(client.expired_sub_close_delay) / 1000,
             version: env!("CARGO_PKG_VERSION").into(),
             node: uid,
         },

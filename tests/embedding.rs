@@ -9,11 +9,15 @@ use std::time::{Duration, Instant};
 use support::DEADLINE;
 use support::{http::Connection, websocket};
 use tiderace::auth::tokens::sign_connection;
+use tiderace::codec::websocket::Message;
 use tiderace::codes::CloseReason;
 use tiderace::config::{Config, Secret};
 use tiderace::hub::{WakeOrder, WakeStatus};
 use tiderace::protocol::{
-    ErrorCode, HistoryFilter, Payload, PublicationExtra, centrifuge::Terms, watch::WakeEvent,
+    ErrorCode, HistoryFilter, Payload, PublicationExtra,
+    centrifuge::Terms,
+    handler::{Context, Handler},
+    watch::WakeEvent,
 };
 use tiderace::server::{Handle, Server};
 use tiderace::shard::Refused;
@@ -33,6 +37,17 @@ fn order(session: &str, ttl_ms: u64) -> WakeOrder {
     let event =
         WakeEvent { session: Some(session.into()), url: "wss://room".into(), token: "t".into() };
     WakeOrder { event, ttl_ms }
+}
+
+/// Says what it hears.
+struct Echo;
+
+impl Handler for Echo {
+    fn message(&mut self, message: Message<'_>, connection: &mut Context<'_>) {
+        if let Message::Text(text) = message {
+            connection.send_text(text);
+        }
+    }
 }
 
 fn until(what: &str, mut holds: impl FnMut() -> bool) {
@@ -140,6 +155,46 @@ fn an_embedder_publishes_reads_and_acts_on_users() {
     handle.disconnect("u", going).expect("nobody is there to be disconnected");
     assert!(server.shutdown());
     assert_eq!(handle.publish("room", Payload::Json, "1"), Err(Refused::Ended));
+}
+
+/// Files are read within bounds; an embedder may mean "never" with the longest duration there is.
+#[test]
+fn durations_without_end_are_just_long() {
+    let mut config = config(true);
+    let endless = Duration::MAX;
+    config.client.insecure = true;
+    for duration in [
+        &mut config.client.ping_interval,
+        &mut config.client.stale_close_delay,
+        &mut config.client.expired_close_delay,
+        &mut config.client.expired_sub_close_delay,
+        &mut config.handlers.ping_interval,
+        &mut config.handlers.silence_timeout,
+        &mut config.watch.lease_ttl,
+        &mut config.watch.heartbeat_interval,
+        &mut config.watch.device_wait_for_viewer,
+        &mut config.channel.history_meta_ttl,
+        &mut config.channel.without_namespace.history_ttl,
+        &mut config.shutdown.timeout,
+    ] {
+        *duration = endless;
+    }
+    config.channel.without_namespace.history_size = 1;
+    let server =
+        Server::builder(config).websocket("/echo", |_| Ok(Echo)).start().expect("a server");
+    let (mut client, _) = websocket::Client::connect_as(server.address(), "");
+    client.subscribe_any("room");
+    server.handle().publish("room", Payload::Json, "1").expect("it is published");
+    assert_eq!(client.data(), 1);
+    let mut plain = websocket::Raw::open_at(server.address(), "/echo");
+    plain.send(&websocket::frame(websocket::FIN | websocket::TEXT, b"echo"));
+    assert_eq!(plain.text(), "echo");
+    let token = format!("Authorization: Bearer {}\r\n", sign_connection(SECRET, "d", None, None));
+    let mut device = Connection::open(server.address());
+    let path = "/internal/platform/v1/device-info";
+    assert_eq!(device.request("GET", path, &token, "").status, 200);
+    client.close();
+    assert!(server.shutdown());
 }
 
 #[test]

@@ -49,7 +49,7 @@ fn a_reset_connection_is_out_of_everything_and_hurts_nobody() {
         }
     }
     server.wait_until("the end of ten", |info| info["num_clients"] == 10 && info["num_subs"] == 10);
-    assert_eq!(server.metric("connections_closed_3000"), 10, "each is counted");
+    assert_eq!(server.metric("connections_closed_by_peer"), 10, "each is counted");
     drop(stay);
     server.wait_until("the end of all", |info| info["num_clients"] == 0 && info["num_subs"] == 0);
     until_files_are_closed(&server, before);

@@ -248,12 +248,14 @@ fn measurements_are_collected_where_they_are_enabled() {
     let mut connection = Connection::open(server.address);
     let answer = connection.request("GET", "/metrics", "", "");
     assert_eq!(answer.status, 200);
-    assert_eq!(answer.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    assert_eq!(answer.header("content-type"), Some(kind));
     let text = String::from_utf8(answer.body).expect("text");
     assert!(text.lines().any(|line| line == "centrifugo_node_num_clients 1"), "{text}");
     let accepted =
-        text.lines().find_map(|line| line.strip_prefix("tiderace_connections_accepted "));
+        text.lines().find_map(|line| line.strip_prefix("tiderace_connections_accepted_total "));
     assert_eq!(accepted, Some("2"), "{text}");
+    assert!(text.ends_with("\n# EOF\n"), "{text}");
     assert_eq!(connection.request("POST", "/metrics", "", "").status, 405);
     let without = Server::dev(&[]);
     assert_eq!(Connection::open(without.address).request("GET", "/metrics", "", "").status, 404);

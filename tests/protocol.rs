@@ -71,12 +71,20 @@ fn broken_frames_close_with_the_code_of_the_rfc() {
 #[test]
 fn a_close_is_answered_with_its_code_and_the_end() {
     let server = Server::dev(&[QUIET]);
-    for (said, answered) in [(&b"\x03\xe8bye"[..], 1000), (b"", 1000), (b"\x0f\xa0", 4000)] {
+    for (said, answered) in
+        [(&b"\x03\xe8bye"[..], 1000), (b"", 1000), (b"\x0f\xa0", 4000), (b"\x0b\xc0", 3008)]
+    {
         let mut raw = Raw::connect(server.address);
         raw.send(&frame(FIN | CLOSE, said));
         assert_eq!(raw.closed(), answered);
     }
-    server.wait_until("the end of all clients", |info| info["num_clients"] == 0);
+    let info = server.wait_until("the end of all clients", |info| info["num_clients"] == 0);
+    let items = &info["metrics"]["items"];
+    assert_eq!(items["connections_closed_by_peer"], 4.0, "{items}");
+    for code in [1000, 3008, 4000] {
+        let counted = &items[format!("connections_closed_{code}")];
+        assert!(counted.is_null(), "the server decided nothing: {items}");
+    }
 }
 
 #[test]

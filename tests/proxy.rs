@@ -301,6 +301,14 @@ fn the_backend_decides_about_subscriptions() {
     let unsubscribe = client.send_command(&json!({ "unsubscribe": { "channel": "asked:c" } }));
     assert_eq!(client.reply(subscribe)["error"]["code"], 103);
     assert_eq!(client.reply(unsubscribe)["unsubscribe"], json!({}));
+    // Nor whom the API has unsubscribed meanwhile, from it or from everything.
+    for (asked, unsubscribed) in [("asked:d", "asked:d"), ("asked:e", "")] {
+        let subscribe = client.send_command(&json!({ "subscribe": { "channel": asked } }));
+        while backend.seen_on("/subscribe").body["channel"] != asked {}
+        server.api("unsubscribe", &json!({ "user": "7", "channel": unsubscribed }));
+        assert_eq!(client.reply(subscribe)["error"]["code"], 103, "{asked}");
+    }
+    assert_eq!(server.info()["num_subs"], 0);
 }
 
 #[test]

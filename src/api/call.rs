@@ -60,7 +60,8 @@ pub enum Call {
         target: Target,
         /// Ids of clients that stay.
         whitelist: BTreeSet<Name>,
-        /// What they are told; `None` is [`FORCE_NO_RECONNECT`](CloseReason::FORCE_NO_RECONNECT).
+        /// What they are told; `None` is
+        /// [`FORCE_NO_RECONNECT`](crate::codes::CloseReason::FORCE_NO_RECONNECT).
         disconnect: Option<Disconnect>,
     },
     /// Change when connections of a user expire.
@@ -68,7 +69,7 @@ pub enum Call {
         /// Whose.
         target: Target,
         /// They expire now: each is closed with
-        /// [`CONNECTION_EXPIRED`](CloseReason::CONNECTION_EXPIRED).
+        /// [`CONNECTION_EXPIRED`](crate::codes::CloseReason::CONNECTION_EXPIRED).
         expired: bool,
         /// When they expire, in seconds since the Unix epoch; 0: never.
         expire_at_unix_s: u64,

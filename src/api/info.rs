@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::metrics::Counters;
+
 /// A node, in the shape of Centrifugo's `NodeResult` and with its shards.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct NodeInfo {
@@ -32,14 +34,36 @@ pub struct NodeInfo {
     pub shards: Vec<ShardInfo>,
 }
 
-/// Measurements of a node.
+/// Measurements of a node. Centrifugo's shape has numbers by name, over an interval; these count
+/// from the start, which is the interval 0.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(into = "Measured")]
 pub struct NodeMetrics {
-    /// Seconds over which they were taken; 0 where they count from the start.
-    #[serde(rename = "interval")]
-    pub interval_s: f64,
-    /// The values, each finite.
-    pub items: BTreeMap<String, f64>,
+    /// What its shards counted, summed.
+    pub counters: Counters,
+    /// Connections that the server decided to close, by code.
+    pub closed: BTreeMap<u16, u64>,
+    /// Leases of devices.
+    pub leases: u64,
+    /// Open watch streams.
+    pub watch_streams: u64,
+}
+
+#[derive(Serialize)]
+struct Measured {
+    interval: f64,
+    items: BTreeMap<String, f64>,
+}
+
+impl From<NodeMetrics> for Measured {
+    fn from(NodeMetrics { counters, closed, leases, watch_streams }: NodeMetrics) -> Self {
+        let counted = counters.items().map(|(name, _, value)| (name.to_owned(), value));
+        let closed = closed.into_iter();
+        let closed = closed.map(|(code, count)| (format!("connections_closed_{code}"), count));
+        let present = [("leases".to_owned(), leases), ("watch_streams".to_owned(), watch_streams)];
+        let items = counted.into_iter().chain(closed).chain(present);
+        Self { interval: 0.0, items: items.map(|(name, value)| (name, value as f64)).collect() }
+    }
 }
 
 /// What a node's process uses.

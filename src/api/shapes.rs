@@ -322,6 +322,7 @@ mod tests {
     use super::*;
     use crate::{
         api::{NodeInfo, NodeMetrics, ProcessStats, ShardInfo},
+        metrics::Counters,
         protocol::{MemberInfo, Name},
     };
 
@@ -492,20 +493,32 @@ mod tests {
             num_clients: 3,
             uptime_s: 9,
             metrics: NodeMetrics {
-                interval_s: 0.0,
-                items: BTreeMap::from([("messages_sent".to_owned(), 2.5)]),
+                counters: Counters { deliveries: 2, ..Counters::default() },
+                closed: [(3008, 1)].into(),
+                ..NodeMetrics::default()
             },
             process: ProcessStats { cpu_percent: 1.5, rss_bytes: 7 },
             shards: vec![ShardInfo { num_clients: 3, num_subs: 0, num_channels: 1 }],
             ..NodeInfo::default()
         };
+        let text = body(Ok(Reply::Info(Box::new(node))));
+        let (start, rest) = text.split_once(r#""items":{"#).expect("measurements");
+        let (items, end) = rest.split_once('}').expect("their end");
         assert_eq!(
-            body(Ok(Reply::Info(Box::new(node)))),
+            start,
             concat!(
                 r#"{"result":{"nodes":[{"uid":"u","name":"n","version":"1","num_clients":3,"#,
                 r#""num_users":0,"num_subs":0,"num_channels":0,"uptime":9,"#,
-                r#""metrics":{"interval":0.0,"items":{"messages_sent":2.5}},"#,
-                r#""process":{"cpu":1.5,"rss":7},"#,
+                r#""metrics":{"interval":0.0,"#,
+            )
+        );
+        for item in [r#""connections_closed_3008":1.0"#, r#""deliveries":2.0"#, r#""leases":0.0"#] {
+            assert!(items.split(',').any(|has| has == item), "{item} in {items}");
+        }
+        assert_eq!(
+            end,
+            concat!(
+                r#"},"process":{"cpu":1.5,"rss":7},"#,
                 r#""shards":[{"num_clients":3,"num_subs":0,"num_channels":1}]}]}}"#
             )
         );

@@ -1,4 +1,4 @@
-//! Options that Centrifugo v6 has and tiderace does not.
+//! Options that Centrifugo v6 has and tiderace does not, those of Centrifugo PRO included.
 //!
 //! A file written for Centrifugo starts here too: what is missing is named in a warning. Only
 //! options whose loss would open something that the operator closed stop the start.
@@ -20,6 +20,12 @@ const PROTECTIONS: &[&str] = &[
     "http_server.internal_port",
     "http_server.tls",
     "http_server.tls_autocert",
+    // PRO: what was blocked or revoked would be good again.
+    "token_revoke",
+    "user_block",
+    "user_tokens_invalidate",
+    // PRO: channels would be under the rules of no namespace instead of their pattern's.
+    "channel.patterns",
 ];
 
 /// Paths of missing features. Everything below a path counts too.
@@ -32,7 +38,8 @@ const FEATURES: &[&str] = &[
     // Within the sections that tiderace has.
     "http_server.h2c_external", "http_server.http3", "http_server.internal_tls",
     "http_server.tls_external",
-    "prometheus.instrument_http_handlers", "prometheus.recovered_publications_histogram",
+    "prometheus.instrument_http_handlers", "prometheus.native_histograms",
+    "prometheus.recovered_publications_histogram",
     "log.file",
     "node.info_metrics_aggregate_interval",
     "engine.redis", "engine.type",
@@ -58,6 +65,28 @@ const FEATURES: &[&str] = &[
     "shutdown.termination_delay",
 ];
 
+/// The same in Centrifugo PRO.
+#[rustfmt::skip]
+const PRO_FEATURES: &[&str] = &[
+    // Sections.
+    "brokers", "cache", "clickhouse_analytics", "controller", "database", "distributed_rate_limit",
+    "license", "presence_managers", "push_notifications", "schemas", "sentry", "singleflight",
+    "state", "user_status",
+    // Within the sections that tiderace has.
+    "client.batch_periodic_events", "client.max_messages_in_frame", "client.queue_initial_cap",
+    "client.rate_limit", "client.reply_without_queue", "client.write_delay",
+    "client.token.jwks", "client.token.labels_from_claim", "client.token.meta_from_claim",
+    "client.subscription_token.jwks",
+    "http_api.jwks",
+    "prometheus.additional_client_names",
+    "prometheus.channel_namespace_for_transport_messages_received",
+    "prometheus.channel_namespace_for_transport_messages_sent",
+    "prometheus.channel_namespace_resolution",
+    "prometheus.client_labels", "prometheus.expose_transport_accept_protocol",
+    "websocket.compression_prepared_message_cache_size",
+    "websocket.process_commands_off_read_loop",
+];
+
 /// Where the options of channels stand.
 const CHANNELS: &[&str] = &["channel.without_namespace", "channel.namespaces"];
 
@@ -78,6 +107,30 @@ const CHANNEL_FEATURES: &[&str] = &[
     "subscribe_stream_proxy_enabled",
     "subscribe_stream_proxy_name",
     "subscription_type",
+    // PRO. Expressions only ever allow more than the other options do.
+    "allow_channel_compaction",
+    "batch_flush_latest",
+    "batch_max_delay",
+    "batch_max_size",
+    "broker_name",
+    "client_publication_tags",
+    "history_cel",
+    "keep_latest_publication",
+    "pattern",
+    "presence_cel",
+    "presence_manager_name",
+    "publish_cel",
+    "shared_position_sync",
+    "state_events",
+    "subscribe_cel",
+];
+
+/// Options of channels, below each of [`CHANNELS`], whose loss opens something: those of PRO that
+/// say what clients may publish, and who is told that it was them.
+const CHANNEL_PROTECTIONS: &[&str] = &[
+    "client_publication",
+    "client_publication_data_schemas",
+    "client_publication_exclude_client_info",
 ];
 
 /// Where proxies stand.
@@ -93,7 +146,7 @@ const PROXIES: &[&str] = &[
 ];
 
 /// Missing features of proxies, below each of [`PROXIES`].
-const PROXY_FEATURES: &[&str] = &["grpc", "grpc_metadata", "http.tls"];
+const PROXY_FEATURES: &[&str] = &["grpc", "grpc_metadata", "http.tls", "http.use_fast_client"];
 
 /// Paths that ask for what is so anyway: no statistics are sent to anybody.
 const NOTHING: &[&str] = &["usage_stats"];
@@ -113,16 +166,18 @@ pub(super) fn listed() -> impl Iterator<Item = (String, Loss)> {
     let plain = |paths: &'static [&'static str], loss| {
         paths.iter().map(move |path| ((*path).to_owned(), loss))
     };
-    let below = |sections: &'static [&'static str], names: &'static [&'static str]| {
+    let below = |sections: &'static [&'static str], names: &'static [&'static str], loss| {
         sections.iter().flat_map(move |section| {
-            names.iter().map(move |name| (format!("{section}.{name}"), Loss::Feature))
+            names.iter().map(move |name| (format!("{section}.{name}"), loss))
         })
     };
     plain(PROTECTIONS, Loss::Protection)
         .chain(plain(FEATURES, Loss::Feature))
+        .chain(plain(PRO_FEATURES, Loss::Feature))
         .chain(plain(NOTHING, Loss::Nothing))
-        .chain(below(CHANNELS, CHANNEL_FEATURES))
-        .chain(below(PROXIES, PROXY_FEATURES))
+        .chain(below(CHANNELS, CHANNEL_PROTECTIONS, Loss::Protection))
+        .chain(below(CHANNELS, CHANNEL_FEATURES, Loss::Feature))
+        .chain(below(PROXIES, PROXY_FEATURES, Loss::Feature))
 }
 
 /// Names that may follow `path`.
@@ -158,6 +213,15 @@ mod tests {
             ("proxies[0].http.tls", Some(Loss::Feature)),
             ("channel.namespaces[0].presence", None),
             ("usage_stats.disabled", Some(Loss::Nothing)),
+            ("client.rate_limit.client_command.enabled", Some(Loss::Feature)),
+            ("channel.namespaces[0].subscribe_cel", Some(Loss::Feature)),
+            ("user_block.storage_type", Some(Loss::Protection)),
+            ("channel.patterns", Some(Loss::Protection)),
+            (
+                "channel.namespaces[0].client_publication.exclude_client_info",
+                Some(Loss::Protection),
+            ),
+            ("channel.namespaces[0].client_publication_tags", Some(Loss::Feature)),
         ] {
             assert_eq!(loss(path), expected, "{path}");
         }

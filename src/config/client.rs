@@ -8,7 +8,7 @@ use super::proxy::OptionalProxy;
 use super::section::section;
 use super::value::{
     claim, duration, header, number, origins, pattern, pause, plain, public_key, secret, switch,
-    text, unless_negative, url,
+    text, unless_negative, url, zero_is,
 };
 use crate::channels::Pattern;
 
@@ -29,12 +29,15 @@ section! {
         /// Patterns that the Origin header of a browser may match; * stands for any characters.
         /// Without any, only the server's own origin is allowed.
         allowed_origins: Vec<String> = Vec::new(), origins;
-        /// Pause between pings, above `pong_timeout`; "-1s" sends none.
-        ping_interval: Duration = Duration::from_secs(25), unless_negative;
-        /// Time to answer a ping; "-1s" asks for no answer.
-        pong_timeout: Duration = Duration::from_secs(8), unless_negative;
-        /// Time to send the connect command.
-        stale_close_delay: Duration = Duration::from_secs(10), duration;
+        /// Pause between pings, above `pong_timeout`; "-1s" sends none, and "0s" is the default.
+        ping_interval: Duration = Duration::from_secs(25),
+            zero_is(Duration::from_secs(25), unless_negative);
+        /// Time to answer a ping; "-1s" asks for no answer, and "0s" is the default.
+        pong_timeout: Duration = Duration::from_secs(8),
+            zero_is(Duration::from_secs(8), unless_negative);
+        /// Time to send the connect command; "0s" is the default.
+        stale_close_delay: Duration = Duration::from_secs(10),
+            zero_is(Duration::from_secs(10), duration);
         /// How long after its expiry a connection may still be refreshed.
         expired_close_delay: Duration = Duration::from_secs(25), pause;
         /// How long after its expiry a subscription may still be refreshed.

@@ -156,7 +156,7 @@ mod tests {
         assert!(toml.contains("#   history_size (0): Publications kept"), "{toml}");
         let yaml = defaults(Format::Yaml);
         assert!(
-            yaml.contains("  # Time to send the connect command.\n  stale_close_delay: \"10s\"\n"),
+            yaml.contains("  # Time for connections to close.\n  timeout: \"30s\"\n"),
             "{yaml}"
         );
     }

@@ -633,6 +633,17 @@ mod tests {
         }
     }
 
+    /// Centrifugo fills what is zero with the default of the option (`internal/config/envconfig`).
+    #[test]
+    fn no_time_is_the_default_time() {
+        let text = "[client]\nping_interval = \"0s\"\npong_timeout = \"0s\"\nstale_close_delay = 0\n\
+                    [rpc.proxy]\ntimeout = \"0s\"\n";
+        let loaded = load_text("c.toml", text, &[], &[]).unwrap();
+        assert_eq!(loaded, Loaded { config: Config::default(), warnings: vec![] });
+        let error = load_text("c.toml", "[shutdown]\ntimeout = \"0s\"\n", &[], &[]).unwrap_err();
+        assert!(error.contains("shutdown.timeout"), "others have no meaning for zero: {error}");
+    }
+
     #[test]
     fn errors_never_show_a_secret() {
         for (name, text) in [
@@ -658,6 +669,15 @@ mod tests {
         assert_eq!(warnings.len(), 2, "{warnings:?}");
         assert!(warnings[0].starts_with("admin is an option of Centrifugo"));
         assert!(warnings[1].starts_with("client.concurrency "));
+
+        let text = "license = \"k\"\n[user_status]\nenabled = true\n\
+                    [client.rate_limit.client_command]\nenabled = true\n\
+                    [[channel.namespaces]]\nname = \"ab\"\nsubscribe_cel = \"true\"\n";
+        let warnings = load_text("c.toml", text, &[], &[]).unwrap().warnings;
+        assert_eq!(warnings.len(), 4, "those of Centrifugo PRO too: {warnings:?}");
+        let text = format!("{text}subscribe_call = \"true\"\n");
+        let error = load_text("c.toml", &text, &[], &[]).unwrap_err();
+        assert!(error.starts_with("c.toml:9:18: channel.namespaces[0].subscribe_call"), "{error}");
 
         let text = "http_server:\n  tls:\n    enabled: true\n";
         let error = load_text("c.yaml", text, &[], &[]).unwrap_err();

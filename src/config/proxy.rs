@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Secret;
 use super::section::section;
 use super::value::{
-    duration, endpoint, header_names, headers, name, number, plain, proxy_name, switch,
+    duration, endpoint, header_names, headers, name, number, plain, proxy_name, switch, zero_is,
 };
 use crate::channels::ProxyName;
 
@@ -15,8 +15,8 @@ section! {
     Proxy {
         /// The URL that is posted to, by HTTP or HTTPS.
         endpoint: Option<String> = None, endpoint;
-        /// Time for the answer.
-        timeout: Duration = Duration::from_secs(1), duration;
+        /// Time for the answer; "0s" is the default.
+        timeout: Duration = Duration::from_secs(1), zero_is(Duration::from_secs(1), duration);
         /// Headers of the client's HTTP request that the backend gets to see.
         http_headers: Vec<String> = Vec::new(), header_names;
         /// Headers of the client's connect command that the backend gets to see. A client says in

@@ -48,6 +48,15 @@ impl Value {
         }
     }
 
+    /// Whether it is a duration of zero.
+    fn is_no_time(&self) -> bool {
+        match self {
+            Self::Integer(number) => *number == 0,
+            Self::Text(text) => go_duration(text.trim()) == Some(Duration::ZERO),
+            _ => false,
+        }
+    }
+
     fn integer(&self) -> Option<i128> {
         match self {
             Self::Integer(number) => Some(*number),
@@ -120,11 +129,15 @@ pub(super) fn lifetime(value: Value) -> Result<Duration, String> {
 
 /// A duration from 1 ms to a day, written with its unit; zero is allowed too.
 pub(super) fn pause(value: Value) -> Result<Duration, String> {
-    match &value {
-        Value::Integer(0) => Ok(Duration::ZERO),
-        Value::Text(text) if go_duration(text.trim()) == Some(Duration::ZERO) => Ok(Duration::ZERO),
-        _ => duration(value),
-    }
+    if value.is_no_time() { Ok(Duration::ZERO) } else { duration(value) }
+}
+
+/// A duration as `read` has it, where zero is the default: in Centrifugo an option without a value.
+pub(super) fn zero_is(
+    default: Duration,
+    read: fn(Value) -> Result<Duration, String>,
+) -> impl Fn(Value) -> Result<Duration, String> {
+    move |value| if value.is_no_time() { Ok(default) } else { read(value) }
 }
 
 /// A duration from 1 ms to a day, written with its unit; a negative one switches off, and is zero.
@@ -608,6 +621,13 @@ mod tests {
             assert!(lifetime(of(text)).is_err(), "{text}");
         }
         assert_eq!(pause(of("0s")), Ok(Duration::ZERO));
+        let default = Duration::from_secs(7);
+        for zero in [of("0s"), of("0"), of("0h0m"), Value::Integer(0)] {
+            assert_eq!(zero_is(default, duration)(zero), Ok(default));
+        }
+        assert_eq!(zero_is(default, unless_negative)(of("-1s")), Ok(Duration::ZERO));
+        assert_eq!(zero_is(default, duration)(of("2s")), Ok(Duration::from_secs(2)));
+        assert!(zero_is(default, duration)(of("-1s")).is_err());
         assert_eq!(pause(of("40s")), Ok(Duration::from_secs(40)));
         assert!(pause(of("25h")).is_err());
     }

@@ -12,7 +12,7 @@ use crate::{
     api::{Call, ConnectionsOf, Disconnect, NodeInfo, NodeMetrics, ShardInfo, Subscribe, Target},
     codes::CloseReason,
     hub::{Broadcast, ChannelPattern, Group, Publication, Read, ShardId, ToHome},
-    metrics::{Counters, Counts},
+    metrics::Counts,
     protocol::{Act, ErrorCode, HistoryFilter, Name, Now, Order, Payload, PublicationExtra, Query},
 };
 
@@ -218,18 +218,18 @@ impl Core {
 
     pub(super) fn node_info(&self, now: Now, mut counts: Vec<Counts>) -> NodeInfo {
         counts.sort_by_key(|counts| counts.shard);
-        let mut totals = Counters::default();
-        counts.iter().for_each(|counts| totals.add(&counts.counters));
-        let mut items: std::collections::BTreeMap<String, f64> =
-            totals.items().into_iter().map(|(name, value)| (name.into(), value as f64)).collect();
-        for (code, closed) in counts.iter().flat_map(|counts| &counts.closed) {
-            *items.entry(format!("connections_closed_{code}")).or_default() += *closed as f64;
+        let mut metrics = NodeMetrics::default();
+        for counts in &counts {
+            metrics.counters.add(&counts.counters);
+            metrics.leases += counts.leases;
+            metrics.watch_streams += counts.watch_streams;
+            for (code, closed) in &counts.closed {
+                *metrics.closed.entry(*code).or_default() += *closed;
+            }
         }
         let started_ms = self.process.started.monotonic_ms;
         let uptime = Duration::from_millis(now.monotonic_ms.saturating_sub(started_ms));
         let sum = |of: fn(&Counts) -> u64| counts.iter().map(of).sum::<u64>();
-        items.insert("leases".into(), sum(|counts| counts.leases) as f64);
-        items.insert("watch_streams".into(), sum(|counts| counts.watch_streams) as f64);
         NodeInfo {
             uid: self.process.uid.clone(),
             name: self.process.settings.node_name.clone(),
@@ -240,7 +240,7 @@ impl Core {
             num_subs: sum(|counts| counts.subscriptions),
             num_channels: sum(|counts| counts.channels),
             uptime_s: uptime.as_secs(),
-            metrics: NodeMetrics { interval_s: 0.0, items },
+            metrics,
             process: (self.process.settings.process_stats)(uptime),
             shards: counts
                 .iter()

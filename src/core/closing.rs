@@ -15,10 +15,18 @@ use crate::{
 /// Bytes read and thrown away while waiting for the peer's FIN.
 const DISCARDED_BYTES_MAX: u32 = 256 << 10;
 
+/// Who wants a connection to end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum By {
+    Server,
+    /// Its peer, with a close frame, a FIN or a reset; the code may be the peer's own.
+    Peer,
+}
+
 impl Core {
     /// Begins the end of an open connection; the first reason counts, later ones do nothing.
     pub(super) fn close(&mut self, now: Now, conn: ConnRef, reason: CloseReason) {
-        self.close_saying(now, conn, reason, None);
+        self.finish(now, conn, reason, None, By::Server);
     }
 
     /// As [`Core::close`], with a text of the backend's own.
@@ -27,8 +35,17 @@ impl Core {
         now: Now,
         conn: ConnRef,
         reason: CloseReason,
-        text: Option<&str>,
+        text: &str,
     ) {
+        self.finish(now, conn, reason, Some(text), By::Server);
+    }
+
+    /// As [`Core::close`], for a connection that its peer has ended.
+    pub(super) fn closed_by_peer(&mut self, now: Now, conn: ConnRef, reason: CloseReason) {
+        self.finish(now, conn, reason, None, By::Peer);
+    }
+
+    fn finish(&mut self, now: Now, conn: ConnRef, reason: CloseReason, text: Option<&str>, by: By) {
         let Some(connection) = self.slots.get(conn) else { return };
         if !connection.is_open() {
             return;
@@ -64,7 +81,13 @@ impl Core {
             if !farewell.is_empty() {
                 connection.writer.push_own(|out| out.extend_from_slice(&farewell));
             }
-            *self.closed.entry(told.code).or_default() += 1;
+            // No peer makes it look as if the server had decided something: a code counts by itself
+            // only where that is so, and then there are no more of them than reasons.
+            if by == By::Peer && !slow {
+                self.counters.connections_closed_by_peer += 1;
+            } else {
+                *self.closed.entry(told.code).or_default() += 1;
+            }
             tracing::debug!(
                 shard = self.shard,
                 slot = conn.slot,
@@ -144,7 +167,7 @@ impl Core {
         }
         match &mut connection.session {
             Session::Http(http) if connection.writer.unfilled() > 0 => http.last = true,
-            _ => self.close(now, conn, CloseReason::CONNECTION_CLOSED),
+            _ => self.closed_by_peer(now, conn, CloseReason::CONNECTION_CLOSED),
         }
     }
 }

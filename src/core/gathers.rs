@@ -381,7 +381,7 @@ impl Core {
                     self.respond(now, conn, place, keep_alive, status, &body);
                 }
                 Form::Metrics => {
-                    let (status, body) = api::exposition(&outcome);
+                    let (status, body) = api::exposition(outcome);
                     let (body, kind) = (body.as_bytes(), api::EXPOSITION_TYPE);
                     let mut out = Vec::with_capacity(body.len() + 160);
                     http::write_response(&mut out, status, kind, &[], body, keep_alive);

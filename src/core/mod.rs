@@ -222,7 +222,7 @@ impl Core {
             }
             ReadEnd::Failed => {
                 connection.input_ended = true;
-                self.close(now, conn, CloseReason::CONNECTION_CLOSED);
+                self.closed_by_peer(now, conn, CloseReason::CONNECTION_CLOSED);
                 self.abort(conn);
             }
         }
@@ -244,7 +244,7 @@ impl Core {
                 }
             }
             _ => {
-                self.close(now, conn, CloseReason::WRITE_ERROR);
+                self.closed_by_peer(now, conn, CloseReason::WRITE_ERROR);
                 self.abort(conn);
                 self.progress(conn);
             }

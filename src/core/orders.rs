@@ -49,7 +49,7 @@ impl Core {
         match &order.act {
             Act::Disconnect { code, reason } => {
                 let told = CloseReason { code: *code, reason: "" };
-                self.close_saying(now, conn, told, Some(reason));
+                self.close_saying(now, conn, told, reason);
             }
             Act::Unsubscribe { channel } => self.end_subscriptions(now, conn, channel),
             Act::Subscribe { channel, terms, recover } => {
@@ -106,7 +106,11 @@ impl Core {
     }
 
     /// Ends a subscription by the backend's will, all where `channel` is empty; the client is told.
+    /// A subscribe about which the backend was asked is refused: once the order is carried out,
+    /// nothing that was read before makes it a subscriber (centrifuge `client.go`, `unsubscribe`,
+    /// waits for the same).
     fn end_subscriptions(&mut self, now: Now, conn: ConnRef, channel: &Name) {
+        self.withdraw(now, conn, Some(&**channel).filter(|channel| !channel.is_empty()));
         let mut ending = Vec::new();
         let first = self.slots.at(conn.slot).first_subscription;
         if channel.is_empty() {

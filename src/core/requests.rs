@@ -20,7 +20,7 @@ impl Core {
     /// Executes one request. Its answer has its place in the queue before this returns.
     pub(super) fn request(&mut self, now: Now, conn: ConnRef, command: u32, request: Request) {
         if let Request::Unsubscribe { channel } = &request {
-            self.withdraw(now, conn, channel);
+            self.withdraw(now, conn, Some(channel));
         }
         let Some(connection) = self.slots.get(conn) else { return };
         let ending = match &request {

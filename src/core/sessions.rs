@@ -21,6 +21,8 @@ enum Step {
     Pong(Vec<u8>),
     /// End with this reason.
     Close(CloseReason),
+    /// The peer ends, and is answered with its own code.
+    ClosedByPeer(CloseReason),
     /// The connection speaks HTTP.
     Http,
     /// Nothing is expected.
@@ -50,6 +52,7 @@ impl Core {
                     self.queue(conn, |out| write_frame(out, Opcode::Pong, &payload));
                 }
                 Step::Close(reason) => self.close(now, conn, reason),
+                Step::ClosedByPeer(reason) => self.closed_by_peer(now, conn, reason),
                 Step::Unexpected => {
                     self.unexpected_input(now, conn, input.len());
                     break;
@@ -130,7 +133,7 @@ impl Core {
                 Effect::KeysWanted(of) => self.asks.want_keys(of),
                 Effect::Disconnect { code, reason } => {
                     let told = CloseReason { code, reason: "" };
-                    self.close_saying(now, conn, told, Some(&reason));
+                    self.close_saying(now, conn, told, &reason);
                 }
                 Effect::Expire { channel } => self.subscription_expired(now, conn, &channel),
                 Effect::Close(reason) => self.close(now, conn, reason),
@@ -163,7 +166,7 @@ fn control(read: Result<Option<Message<'_>>, CloseReason>) -> Step {
         Ok(Some(Message::Ping(payload))) => Step::Pong(payload.to_vec()),
         Ok(Some(Message::Close(code))) => {
             let code = code.map_or(CloseReason::NORMAL.code, |(code, _)| code);
-            Step::Close(CloseReason { code, reason: "" })
+            Step::ClosedByPeer(CloseReason { code, reason: "" })
         }
         Ok(Some(_)) => Step::Handled,
         Err(reason) => Step::Close(reason),

@@ -72,7 +72,7 @@ impl Proxies {
         self.list.push(backend::Proxy {
             name,
             endpoint: proxy.endpoint.clone()?,
-            timeout: proxy.timeout,
+            timeout: proxy.timeout.min(super::DURATION_MAX),
             http_headers: proxy.http_headers.clone(),
             emulated_headers: proxy.emulated_headers.clone(),
             static_headers: static_headers

@@ -82,9 +82,10 @@ impl About {
         Effect::Ask { command, ask: Box::new(Ask { proxy, call, about: self }) }
     }
 
-    /// Whether it is about a subscription to `channel` that is to be.
-    pub fn is_subscribe_to(&self, channel: &str) -> bool {
-        matches!(self, Self::Subscribe { channel: wanted, .. } if **wanted == *channel)
+    /// Whether it is about a subscription that is to be, to `channel` or, without one, to any.
+    pub fn is_subscribe_to(&self, channel: Option<&str>) -> bool {
+        let Self::Subscribe { channel: wanted, .. } = self else { return false };
+        channel.is_none_or(|channel| **wanted == *channel)
     }
 }
 
@@ -500,7 +501,8 @@ mod tests {
         let mut session = connected(&policy, 0);
         let text = r#"{"id":9,"subscribe":{"channel":"a","flag":2}}"#;
         let about = asked(heard(&mut session, &policy, text)).about;
-        assert!(about.is_subscribe_to("a") && !about.is_subscribe_to("b"));
+        assert!(about.is_subscribe_to(Some("a")) && !about.is_subscribe_to(Some("b")));
+        assert!(about.is_subscribe_to(None) && !About::Rpc.is_subscribe_to(None));
         let terms = Terms { expire_at_unix_s: NOW.unix_s + 9, ..Terms::default() };
         let answer = BackendAnswer::Subscribe(Box::new(terms));
         let out = answered(&mut session, NOW, &policy, about, answer);
