@@ -53,11 +53,19 @@ pub enum Mutation {
     AdmitsConnection,
     /// A channel has one subscriber more than it may.
     AdmitsSubscriber,
+    /// A message to many comes to the one that it is not for.
+    SendsToExcepted,
+    /// Of a user's connections those whose shard is behind are not counted.
+    HidesUnsent,
+    /// A message to all connections forgets where it was when its turn was over.
+    EndsWalkWithTurn,
+    /// A connection that is another user's stays the former one's too.
+    KeepsFormerUser,
 }
 
 impl Mutation {
     /// Every mistake.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 28] = [
         Self::SkipsSubscriptionGeneration,
         Self::SkipsConnectionGeneration,
         Self::NarrowsGenerations,
@@ -82,6 +90,10 @@ impl Mutation {
         Self::WaitsForEnded,
         Self::AdmitsConnection,
         Self::AdmitsSubscriber,
+        Self::SendsToExcepted,
+        Self::HidesUnsent,
+        Self::EndsWalkWithTurn,
+        Self::KeepsFormerUser,
     ];
 }
 

@@ -11,11 +11,13 @@ mod simulation {
     pub mod centrifuge;
     pub mod client;
     pub mod crowd;
+    mod emulated;
     mod ends;
     pub mod faults;
     pub mod features;
     pub mod fleet;
     pub mod kernel;
+    pub mod letters;
     pub mod lines;
     pub mod links;
     pub mod members;
@@ -59,6 +61,8 @@ fn worlds_keep_every_promise() {
         let seen = [total.deliveries, total.acknowledged, total.slow, total.waited];
         assert!(seen.iter().all(|times| *times > 0), "{total:?}");
         let seen = [total.expired, total.addressed, total.orders, total.limited];
+        assert!(seen.iter().all(|times| *times > 0), "{total:?}");
+        let seen = [total.letters, total.counted, total.exact, total.users_set, total.unanswered];
         assert!(seen.iter().all(|times| *times > 0), "{total:?}");
         let seen = [total.recovered, total.unrecovered, total.memberships];
         assert!(seen.iter().all(|times| *times > 0), "{total:?}");

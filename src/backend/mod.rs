@@ -12,6 +12,7 @@ mod tests;
 
 use std::{
     fmt, io,
+    panic::{self, AssertUnwindSafe},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -131,12 +132,21 @@ impl Workers {
         self,
         deliver: impl Fn(ShardId, u64, BackendAnswer) + Send + Sync + 'static,
     ) -> io::Result<()> {
+        self.start_asking(Endpoint::ask, deliver)
+    }
+
+    fn start_asking(
+        self,
+        ask: fn(&Endpoint, &BackendCall) -> BackendAnswer,
+        deliver: impl Fn(ShardId, u64, BackendAnswer) + Send + Sync + 'static,
+    ) -> io::Result<()> {
         let deliver: Arc<Deliver> = Arc::new(deliver);
         let in_all = Arc::new(AtomicUsize::new(0));
         for (endpoint, questions) in self.queues {
             let crew = Arc::new(Crew {
                 endpoint,
                 questions,
+                ask,
                 deliver: Arc::clone(&deliver),
                 bounds: self.bounds,
                 threads: AtomicUsize::new(1),
@@ -153,6 +163,7 @@ impl Workers {
 struct Crew {
     endpoint: Arc<Endpoint>,
     questions: Receiver<Question>,
+    ask: fn(&Endpoint, &BackendCall) -> BackendAnswer,
     deliver: Arc<Deliver>,
     bounds: Bounds,
     /// Threads of this proxy.
@@ -180,7 +191,7 @@ impl Crew {
             let Question { shard, id, call, since } = question;
             // Behind a backend that hangs nobody waits longer than for the backend itself.
             let answer = if since.elapsed() < self.endpoint.timeout {
-                self.endpoint.ask(&call)
+                self.ask(&call)
             } else {
                 self.endpoint.complain(call.method(), "those before it took too long");
                 BackendAnswer::Failed(Failure::Busy)
@@ -188,6 +199,16 @@ impl Crew {
             (self.deliver)(shard, id, answer);
             self.idle.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Where a panic unwinds it is a failure like any other: a connection waits for the answer, and
+    /// questions behind it for the thread.
+    fn ask(&self, call: &BackendCall) -> BackendAnswer {
+        let asked = panic::catch_unwind(AssertUnwindSafe(|| (self.ask)(&self.endpoint, call)));
+        asked.unwrap_or_else(|_| {
+            self.endpoint.complain(call.method(), "asking it panicked");
+            BackendAnswer::Failed(Failure::Nonsense)
+        })
     }
 
     /// Starts another thread, if there may be one.

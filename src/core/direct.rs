@@ -18,6 +18,7 @@ use crate::{
         ReplyTo, ShardId, ToHome,
     },
     limits::{LINK_BACKLOG_BYTES_MAX, REQUESTS_IN_FLIGHT_MAX, bound},
+    mutations::{self, Mutation},
     protocol::{
         Answer, Audience, Delivery, ErrorCode, Name, Now, Outgoing, handler::ConnectionRef,
     },
@@ -243,7 +244,9 @@ impl Core {
         for of_shard in connections.chunk_by(|one, other| one.0 == other.0) {
             let shard = of_shard[0].0;
             if self.congestion.is_full(shard) {
-                pending.delivery.failed += of_shard.len() as u32;
+                if !mutations::is_on(Mutation::HidesUnsent) {
+                    pending.delivery.failed += of_shard.len() as u32;
+                }
                 continue;
             }
             pending.missing += 1;
@@ -289,7 +292,7 @@ impl Core {
                 self.walk_to(&mut walk, place);
             }
             walk.next = until;
-            if until < end {
+            if until < end && !mutations::is_on(Mutation::EndsWalkWithTurn) {
                 self.directs.walks.push_front(walk);
             } else {
                 self.reply(walk.sender, walk.direct.reply, HomeAnswer::Delivered(walk.delivery));
@@ -304,7 +307,8 @@ impl Core {
             let slot = place as u32;
             ConnRef { slot, generation: self.slots.at(slot).generation }
         });
-        if walk.direct.except == Some((self.shard, conn)) {
+        let except = walk.direct.except.filter(|_| !mutations::is_on(Mutation::SendsToExcepted));
+        if except == Some((self.shard, conn)) {
             return;
         }
         let connection = self.slots.get(conn).filter(|connection| connection.is_open());

@@ -5,6 +5,7 @@ use crate::{
     codec::websocket::{Opcode, Reader, write_frame},
     codes::CloseReason,
     hub::{ConnRef, ReplyTo, ToHome},
+    mutations::{self, Mutation},
     protocol::{
         Answer, Due, ErrorCode, Liveness, Name, Now,
         handler::{Context, Handler, Standing},
@@ -66,7 +67,8 @@ impl Core {
         }
         plain.joining = user.is_some().then_some(command);
         connection.registered = user.is_some();
-        if let Some(before) = std::mem::replace(&mut plain.user, user.clone()) {
+        let before = std::mem::replace(&mut plain.user, user.clone());
+        if let Some(before) = before.filter(|_| !mutations::is_on(Mutation::KeepsFormerUser)) {
             let home = self.home_of(&before);
             self.to_home(home, ToHome::UserLeave { user: before, conn });
         }

@@ -99,6 +99,7 @@ impl Centrifuge {
     }
 
     fn wish(&self, channel: usize, oracle: &mut Oracle, random: &mut Random) -> Wish {
+        oracle.letters.reads(self.number, channel);
         Wish::any(channel, &self.memory, self.features, oracle, random)
     }
 
@@ -216,6 +217,10 @@ impl Centrifuge {
         assert!(self.connected.is_some(), "a push before the connect reply");
         if push.refresh.is_some() {
             assert!(oracle.was_ordered(&self.user.name, |will| will == Will::Refresh));
+            return;
+        }
+        if let Some(message) = &push.message {
+            assert!(oracle.messaged(self.number, &message.payload()), "a publication as a message");
             return;
         }
         let channel = number(&push.channel);
@@ -351,6 +356,9 @@ impl Centrifuge {
             Command::Connect(wishes) => {
                 let Connected { client, subs } = line.connect.as_ref().expect("a connect reply");
                 self.connected = Some((oracle.tick(), client.clone()));
+                let (now, letters) = (oracle.clock, &mut oracle.letters);
+                letters.opened(self.number, now);
+                letters.user_answered(self.number, 0, true, now);
                 for wish in wishes {
                     let unsubscribe = |will| will == Will::Unsubscribe(wish.channel);
                     match subs.get(&name(wish.channel)) {
@@ -434,6 +442,9 @@ impl Peer for Centrifuge {
         let mut lines = Vec::new();
         if !self.connect_sent {
             self.connect_sent = true;
+            let now = oracle.tick();
+            oracle.letters.asks(self.number, now);
+            oracle.letters.asks_for_user(self.number, 0, &self.user.name, now);
             lines.push(self.connect(oracle, random));
             if !random.chance(30) {
                 out.extend(wire::text(&lines[0], random));
@@ -497,10 +508,6 @@ impl Peer for Centrifuge {
 
     fn user(&self) -> Option<&str> {
         self.connected.is_some().then_some(&*self.user.name)
-    }
-
-    fn account(&self) -> Option<&str> {
-        Some(&self.user.name)
     }
 
     fn connected(&self) -> Option<&(u64, String)> {

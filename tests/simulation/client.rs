@@ -26,10 +26,6 @@ pub trait Peer {
     fn wanted_windows(&self) -> Vec<&Window>;
     /// Whether the server counts it as a client; and its user, empty if anonymous.
     fn user(&self) -> Option<&str>;
-    /// As whom it connects, whether it was told that it has.
-    fn account(&self) -> Option<&str> {
-        None
-    }
     /// Since when it is a client, and its id.
     fn connected(&self) -> Option<&(u64, String)> {
         None

@@ -6,11 +6,13 @@ use tiderace::{
     core::{Core, LinkMessage, OutsideAnswer},
     hub::{ConnRef, ShardId, ToHome},
     metrics::Counts,
+    protocol::Delivery,
 };
 
 use super::{
     client::Client,
     features::Features,
+    letters::{Present, To, Told},
     node::{Node, Observer},
     oracle::{Oracle, Will, name},
     settings,
@@ -30,6 +32,8 @@ pub struct Crowd {
     /// Whether so little time passes that no deadline comes by itself.
     pub calm: bool,
     pub draining: bool,
+    /// Nobody has come, gone or asked for anything since the last rest.
+    pub peace: bool,
     /// Ends that only a full queue explains.
     pub slow: u64,
     /// Ends of connections whose token expired.
@@ -37,7 +41,7 @@ pub struct Crowd {
     /// Ends that were asked for from outside.
     pub ends_asked: u64,
     /// Publications of threads that are no shard.
-    pub outside: BTreeMap<u64, usize>,
+    pub outside: BTreeMap<u64, To>,
     pub features: Features,
     /// Where clients were whose connections ended.
     pub memories: Vec<Memory>,
@@ -55,6 +59,7 @@ impl Crowd {
             channels: (0..channels).map(name).collect(),
             calm,
             draining: false,
+            peace: false,
             slow: 0,
             expired: 0,
             ends_asked: 0,
@@ -66,17 +71,27 @@ impl Crowd {
         }
     }
 
+    /// The last client whose connection has this name.
+    pub fn client_of(&self, name: &str) -> Option<usize> {
+        let named = |Client { shard, conn, .. }: &Client| {
+            format!("{shard}-{}-{}", conn.slot, conn.generation) == name
+        };
+        self.clients.iter().rposition(named)
+    }
+
     /// A client is at its connection's end: who did not want that must have been told why, or be
     /// one of those whose queue was full.
-    fn end(&mut self, client: usize) {
-        let client = &mut self.clients[client];
+    fn end(&mut self, index: usize) {
+        let client = &mut self.clients[index];
         let was_live = client.is_live();
         client.over = true;
         let memory = client.peer.memory();
         if !memory.is_empty() {
             self.memories.push(memory);
         }
-        let (user, account) = (client.peer.user(), client.peer.account());
+        let now = self.oracle.tick();
+        self.oracle.letters.over(index, now);
+        let user = client.peer.user();
         let disconnect = |will| will == Will::Disconnect;
         let features = self.features;
         match client.code {
@@ -85,8 +100,7 @@ impl Crowd {
             Some(3001 | 1001) if self.draining => {}
             Some(3005) if !self.calm => self.expired += 1,
             Some(3012 | 3502) if !self.calm => {}
-            Some(3503) if account.is_some_and(|user| self.oracle.was_ordered(user, disconnect)) => {
-            }
+            Some(3503) if self.oracle.was_ordered_of(index, disconnect) => {}
             Some(3010) if features.history.is_some() => self.lost += 1,
             Some(3504) if features.user_connections_max.is_some() && user.is_none() => {
                 self.limited += 1;
@@ -182,6 +196,7 @@ impl Crowd {
         }
         (0..self.channels.len()).for_each(|channel| self.check_members(node, channel, dropped));
         self.check_orders();
+        self.check_letters();
         let sockets: Vec<usize> = node.kernels.iter().map(|kernel| kernel.sockets.len()).collect();
         assert_eq!(settings::connections(&node.process), sockets.iter().sum::<usize>());
         for (counts, sockets) in counts.iter().zip(sockets) {
@@ -198,10 +213,10 @@ impl Crowd {
     fn check_users(&self, node: &Node, counts: &[Counts]) {
         let mut connected = 0;
         let mut users: BTreeMap<&str, Vec<(ShardId, ConnRef)>> = BTreeMap::new();
-        for client in self.clients.iter().filter(|client| client.is_live()) {
-            let Some(user) = client.peer.user() else { continue };
-            connected += 1;
-            if !user.is_empty() {
+        let clients = self.clients.iter().enumerate();
+        for (index, client) in clients.filter(|(_, client)| client.is_live()) {
+            connected += u64::from(client.peer.user().is_some());
+            if let Some(user) = self.oracle.letters.user_of(index) {
                 users.entry(user).or_default().push((client.shard as ShardId, client.conn));
             }
         }
@@ -251,6 +266,19 @@ impl Crowd {
             assert!(is_true || dropped > 0, "{id} was told {members:?}, and there are {all:?}");
         }
         assert!(self.oracle.skipped == 0 || dropped > 0, "somebody came or went twice");
+    }
+
+    /// Everybody has got what was for all, for its user and for its channels, and was counted.
+    fn check_letters(&mut self) {
+        let live = self.clients.iter().enumerate().filter(|(_, client)| client.is_live());
+        let present = live.map(|(index, client)| {
+            let windows = client.peer.windows().into_iter();
+            let channels = windows.map(|(channel, window)| (channel, window.opened_at)).collect();
+            Present { client: index, channels }
+        });
+        let present: Vec<Present> = present.collect();
+        let now = self.oracle.tick();
+        self.oracle.letters.check(&present, self.peace, now);
     }
 
     /// What backends wanted of everybody who was there has happened.
@@ -316,12 +344,20 @@ impl Observer for Crowd {
     }
 
     fn answered(&mut self, id: u64, answer: OutsideAnswer) {
-        let OutsideAnswer::Called(outcome) = answer else { panic!("{answer:?}") };
-        let channel = self.outside.remove(&id).expect("one answer to a call");
+        let to = self.outside.remove(&id).expect("one answer to a call");
         self.oracle.tick();
-        match outcome {
-            Ok(_) => self.oracle.acknowledged(channel, id),
-            Err(_) => self.oracle.refused(channel, id),
+        match (answer, to) {
+            (OutsideAnswer::Called(Ok(_)), To::Channel(channel)) => {
+                self.oracle.acknowledged(channel, id);
+            }
+            (OutsideAnswer::Called(Err(_)), To::Channel(channel)) => {
+                self.oracle.refused(channel, id);
+            }
+            (OutsideAnswer::Delivered(outcome), to) => {
+                let counted = |of: Delivery| Told::Counted(of.queued, of.failed);
+                self.oracle.told(id, &to, outcome.map_or(Told::Refused, counted));
+            }
+            (answer, to) => panic!("{answer:?} to a call for {to:?}"),
         }
     }
 }

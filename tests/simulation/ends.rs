@@ -13,6 +13,7 @@ use tiderace::{
 
 use super::{
     features::{Features, History},
+    letters::To,
     oracle::{Oracle, name, number},
     scene::Scene,
     settings::{self, Shape},
@@ -47,7 +48,7 @@ fn fill_links(scene: &mut Scene, shard: usize, channel: &str) {
     for _ in 0..10 {
         let of = number(channel);
         let (id, data) = scene.world.crowd.oracle.publish(0, &[of], LINK_BACKLOG_BYTES_MAX / 8);
-        scene.world.crowd.outside.insert(id, of);
+        scene.world.crowd.outside.insert(id, To::Channel(of));
         let (channel, data) = (Name::from(channel), Bytes::from(data));
         let call =
             Call::Publish { channel, data, payload: Payload::Json, extra: Default::default() };

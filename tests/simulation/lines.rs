@@ -53,6 +53,8 @@ pub struct Push<'a> {
     #[serde(borrow)]
     pub subscribe: Option<Subscribed<'a>>,
     pub refresh: Option<IgnoredAny>,
+    #[serde(borrow)]
+    pub message: Option<Publication<'a>>,
 }
 
 #[derive(Deserialize)]

@@ -107,6 +107,8 @@ pub struct Node {
     pub links: Links,
     /// What each shard has asked the backend, in no order.
     pub asked: Vec<Vec<Question>>,
+    /// The backend answers nothing any more.
+    pub unanswered: bool,
     /// When each shard wants to be called at the latest, in monotonic milliseconds.
     pub deadlines: Vec<Option<u64>>,
     /// What happened so far, to see that something did.
@@ -133,6 +135,7 @@ impl Node {
             kernels: (0..shards).map(|_| Kernel::new(mutation)).collect(),
             links: Links::new(shards, link_capacity, mutation, random.clone()),
             asked: (0..shards).map(|_| Vec::new()).collect(),
+            unanswered: false,
             deadlines: vec![None; shards],
             events: 0,
             trace: 0,
@@ -204,7 +207,7 @@ impl Node {
         let answers = if all { usize::MAX } else { self.random.below(3) };
         for _ in 0..answers {
             let asked = self.asked[shard].len();
-            if asked == 0 {
+            if asked == 0 || self.unanswered {
                 return;
             }
             let at = self.random.below(asked);

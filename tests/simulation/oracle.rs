@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::{
+    letters::{Letters, To, Told},
     positions::Position,
     stream::Stream,
     window::{Promise, Window},
@@ -37,6 +38,8 @@ pub struct Oracle {
     pub memberships: u64,
     /// What backends wanted of users, in order.
     pub orders: Vec<Order>,
+    /// Messages to many.
+    pub letters: Letters,
 }
 
 /// What a backend wants of all connections of a user.
@@ -69,12 +72,58 @@ impl Oracle {
 
     /// Makes a publication for these channels; returns its number and payload.
     pub fn publish(&mut self, publisher: usize, to: &[usize], padding: usize) -> (u64, String) {
+        self.publish_except(publisher, to, None, padding)
+    }
+
+    /// The same, not for this subscriber.
+    pub fn publish_except(
+        &mut self,
+        publisher: usize,
+        to: &[usize],
+        except: Option<usize>,
+        padding: usize,
+    ) -> (u64, String) {
         let id = self.next_id;
         self.next_id += 1;
         let sent_at = self.tick();
-        to.iter().for_each(|channel| self.streams[*channel].sent(id, publisher, sent_at));
+        to.iter().for_each(|channel| self.streams[*channel].sent(id, publisher, except, sent_at));
         self.payload_bytes.insert(id, padding);
         (id, payload(id, padding))
+    }
+
+    /// Makes a message to many, of which its sender is told how many it reached.
+    pub fn send(
+        &mut self,
+        sender: usize,
+        to: To,
+        except: Option<usize>,
+        padding: usize,
+    ) -> (u64, String) {
+        let channels = if let To::Channel(channel) = to { vec![channel] } else { Vec::new() };
+        let (id, data) = self.publish_except(sender, &channels, except, padding);
+        self.letters.sent(id, sender, to, except, self.clock);
+        (id, data)
+    }
+
+    /// The sender of a message to many was told what became of it.
+    pub fn told(&mut self, id: u64, to: &To, told: Told) {
+        let now = self.tick();
+        self.letters.told(id, told, now);
+        match (to, told) {
+            (To::Channel(channel), Told::Counted(..)) => self.acknowledged(*channel, id),
+            (To::Channel(channel), Told::Refused) => self.refused(*channel, id),
+            _ => {}
+        }
+    }
+
+    /// A client got a message that is no publication; false when it is one.
+    pub fn messaged(&mut self, client: usize, text: &str) -> bool {
+        let id = self.known(text);
+        let is_direct = self.letters.is_direct(id);
+        if is_direct {
+            self.letters.got(id, client);
+        }
+        is_direct
     }
 
     /// A publisher of one publication, which has no order among those of others.
@@ -120,6 +169,7 @@ impl Oracle {
     pub fn delivered(&mut self, window: &mut Window, text: &str, offset: u64) {
         self.deliveries += 1;
         let id = self.known(text);
+        self.letters.got(id, window.subscriber);
         let left_out = window.delivered(id, offset, &mut self.streams[window.channel]);
         self.left_out += u64::from(left_out);
     }
@@ -154,6 +204,12 @@ impl Oracle {
     /// Whether a backend wanted something of a user.
     pub fn was_ordered(&self, user: &str, is: impl Fn(Will) -> bool) -> bool {
         self.orders.iter().any(|order| order.user == user && is(order.will))
+    }
+
+    /// Whether a backend wanted something of a user that this client wanted to be.
+    pub fn was_ordered_of(&self, client: usize, is: impl Fn(Will) -> bool) -> bool {
+        let orders = self.orders.iter().filter(|order| is(order.will));
+        orders.into_iter().any(|order| self.letters.wanted_user(client, &order.user))
     }
 
     /// A client got what was sent to the connection with this number.

@@ -1,6 +1,8 @@
 //! A plain WebSocket client and the embedder's handler that it talks to.
 //!
-//! `sub 7 c0`, `unsub 8 c0`, `pub 9 j c0 {..}` are answered `#7 0`: the number and an error or 0.
+//! `sub 7 c0`, `unsub 8 c0`, `pub 9 j c0 {..}`, `others 10 j c0 {..}`, `user 11 ann` are answered
+//! `#7 0`: the number and an error or 0. `send 12 j to {..}`, to `*`, `@ann` or `c0`, and `spare`, the
+//! same but for this connection, are answered with counts, too.
 //! Of several lines each waits for the answer to the one before it, and is executed inside it.
 //! `@5` comes from a thread that addresses the connection as the fifth that there was. Everything
 //! else that the client gets is a publication of the one channel that it is in.
@@ -13,10 +15,11 @@ use std::{
     },
 };
 
+use serde_json::value::RawValue;
 use tiderace::{
     codec::websocket::Message,
     protocol::{
-        Answer, Payload,
+        Answer, Audience, Delivery, Outgoing, Payload,
         handler::{ConnectionRef, Context, Handler},
     },
 };
@@ -24,8 +27,10 @@ use tiderace::{
 use super::{
     client::Peer,
     features::Features,
+    letters::{To, Told},
     oracle::{Oracle, name},
     random::Random,
+    settings,
     window::{Promise, Window},
     wire::{self, Said},
 };
@@ -50,11 +55,13 @@ pub struct Relay {
     /// By command: its tag, and the lines that wait for its answer.
     tags: BTreeMap<u32, (String, String)>,
     handlers: Arc<Handlers>,
+    /// The last user that it asked to be of, until that is answered.
+    user: Option<(u32, String)>,
 }
 
 impl Relay {
     pub fn new(handlers: &Arc<Handlers>) -> Self {
-        Self { tags: BTreeMap::new(), handlers: Arc::clone(handlers) }
+        Self { tags: BTreeMap::new(), handlers: Arc::clone(handlers), user: None }
     }
 
     /// Executes the first of these lines.
@@ -65,18 +72,55 @@ impl Relay {
         let command = match verb {
             "sub" => connection.subscribe(words.next().unwrap()),
             "unsub" => connection.unsubscribe(words.next().unwrap()),
+            "user" => {
+                let user = words.next().unwrap();
+                let command = connection.set_user((user != "-").then_some(user));
+                self.user = Some((command, user.to_owned()));
+                command
+            }
+            "send" | "spare" => {
+                let kind = words.next().unwrap();
+                let audience = match words.next().unwrap() {
+                    "*" => Audience::All,
+                    to => match to.strip_prefix('@') {
+                        Some(user) => Audience::User(user.into()),
+                        None => Audience::Channel(to.into()),
+                    },
+                };
+                let outgoing = outgoing(kind, words.next().unwrap());
+                let own = connection.connection();
+                connection.send_to(
+                    audience,
+                    if verb == "spare" { outgoing.except(own) } else { outgoing },
+                )
+            }
             _ => {
                 let payload = match words.next().unwrap() {
                     "j" => Payload::Json,
                     "t" => Payload::Text,
                     _ => Payload::Binary,
                 };
-                let channel = words.next().unwrap();
-                connection.publish(channel, payload, words.next().unwrap().as_bytes())
+                let (channel, data) = (words.next().unwrap(), words.next().unwrap().as_bytes());
+                match verb {
+                    "others" => connection.publish_to_others(channel, payload, data),
+                    _ => connection.publish(channel, payload, data),
+                }
             }
         };
         let before = self.tags.insert(command, (tag.to_owned(), rest.to_owned()));
         assert!(before.is_none(), "numbers are unique");
+    }
+}
+
+/// A message for many, of this kind.
+pub fn outgoing(kind: &str, data: &str) -> Outgoing {
+    match kind {
+        "j" => {
+            let data = RawValue::from_string(data.to_owned()).expect("a payload is JSON");
+            Outgoing::json(&data).expect("JSON is JSON")
+        }
+        "t" => Outgoing::text(data),
+        _ => Outgoing::binary(data.as_bytes().to_vec()),
     }
 }
 
@@ -94,8 +138,17 @@ impl Handler for Relay {
 
     fn answered(&mut self, command: u32, answer: Answer, connection: &mut Context<'_>) {
         let (tag, rest) = self.tags.remove(&command).expect("one answer to a command");
-        let code = if let Answer::Failed(error) = answer { error.code } else { 0 };
-        connection.send_text(&format!("#{tag} {code}"));
+        if let Some((_, user)) = self.user.take_if(|(last, _)| *last == command) {
+            let is_set = answer == Answer::UserSet && user != "-";
+            let known = connection.user().map(|known| &**known);
+            assert_eq!(known, is_set.then_some(&*user), "whose it is after {answer:?}");
+        }
+        let outcome = match answer {
+            Answer::Failed(error) => error.code.to_string(),
+            Answer::Delivered(Delivery { queued, failed }) => format!("0 {queued} {failed}"),
+            _ => "0".to_owned(),
+        };
+        connection.send_text(&format!("#{tag} {outcome}"));
         if !rest.is_empty() {
             self.execute(&rest, connection);
         }
@@ -133,6 +186,8 @@ enum Command {
     Subscribe(usize, u64),
     Unsubscribe,
     Publish(usize, u64),
+    Send(To, u64),
+    User,
 }
 
 /// The client's side.
@@ -173,9 +228,13 @@ impl Plain {
 
     fn message(&mut self, oracle: &mut Oracle, random: &mut Random) -> String {
         let channel = random.below(self.channels);
+        if random.chance(15) {
+            return self.user_line(oracle, random);
+        }
         match self.wanted {
             None if random.chance(60) => {
                 self.wanted = Some(channel);
+                oracle.letters.reads(self.number, channel);
                 let tag = self.command(Command::Subscribe(channel, oracle.tick()));
                 let mut lines = format!("sub {tag} {}", name(channel));
                 while random.chance(40) {
@@ -208,14 +267,39 @@ impl Plain {
         random: &mut Random,
     ) -> String {
         let publisher = publisher.unwrap_or_else(|| oracle.nobody());
-        let (id, data) = oracle.publish(publisher, &[channel], random.below(60));
-        let tag = self.command(Command::Publish(channel, id));
-        format!("pub {tag} {} {} {data}", random.pick(&["j", "t", "b"]), name(channel))
+        let kind = *random.pick(&["j", "t", "b"]);
+        let except = random.chance(30).then_some(self.number);
+        if random.chance(60) {
+            let padding = random.below(60);
+            let (id, data) = oracle.publish_except(publisher, &[channel], except, padding);
+            let tag = self.command(Command::Publish(channel, id));
+            let verb = if except.is_some() { "others" } else { "pub" };
+            return format!("{verb} {tag} {kind} {} {data}", name(channel));
+        }
+        let to = To::any(channel, random);
+        let most = if random.chance(10) { 2_000 } else { 60 };
+        let padding = random.below(most);
+        let (id, data) = oracle.send(publisher, to.clone(), except, padding);
+        let verb = if except.is_some() { "spare" } else { "send" };
+        let line =
+            format!("{} {kind} {} {data}", self.command(Command::Send(to.clone(), id)), to.word());
+        format!("{verb} {line}")
+    }
+
+    /// Another user, the same again, or nobody.
+    fn user_line(&mut self, oracle: &mut Oracle, random: &mut Random) -> String {
+        let user = random.pick(settings::users());
+        let tag = self.command(Command::User);
+        let now = oracle.tick();
+        oracle.letters.asks_for_user(self.number, tag, &user.name, now);
+        format!("user {tag} {}", if user.name.is_empty() { "-" } else { &user.name })
     }
 
     fn answered(&mut self, answer: &str, oracle: &mut Oracle) {
-        let (tag, code) = answer.split_once(' ').expect("a number and a code");
-        let tag: u32 = tag.parse().unwrap();
+        let mut words = answer.split(' ');
+        let tag: u32 = words.next().and_then(|tag| tag.parse().ok()).expect("a number");
+        let code = words.next().expect("a code");
+        let mut count = || words.next().and_then(|count| count.parse().ok()).expect("a count");
         let command = self.outstanding.remove(&tag).expect("one answer to a command");
         match (command, code) {
             (Command::Subscribe(channel, asked_at), "0") => {
@@ -233,6 +317,12 @@ impl Plain {
             (Command::Unsubscribe, "0") => self.window = None,
             (Command::Publish(channel, id), "0") => oracle.acknowledged(channel, id),
             (Command::Publish(channel, id), "111") => oracle.refused(channel, id),
+            (Command::Send(to, id), "0") => oracle.told(id, &to, Told::Counted(count(), count())),
+            (Command::Send(to, id), "111") => oracle.told(id, &to, Told::Refused),
+            (Command::User, "0" | "106") => {
+                let now = oracle.tick();
+                oracle.letters.user_answered(self.number, tag, code == "0", now);
+            }
             (command, code) => panic!("{command:?} was answered with {code}"),
         }
     }
@@ -243,6 +333,8 @@ impl Peer for Plain {
         let mut out = Vec::new();
         if !self.upgrade_sent {
             self.upgrade_sent = true;
+            let now = oracle.tick();
+            oracle.letters.asks(self.number, now);
             out = wire::upgrade("/relay");
         } else if self.refused {
             return out;
@@ -256,7 +348,10 @@ impl Peer for Plain {
 
     fn heard(&mut self, said: Said, oracle: &mut Oracle, _: &mut Random) -> Vec<u8> {
         match said {
-            Said::Response { status: 101, .. } => {}
+            Said::Response { status: 101, .. } => {
+                let now = oracle.tick();
+                oracle.letters.opened(self.number, now);
+            }
             Said::Response { status: 408 | 503, .. } => self.refused = true,
             Said::Text(bytes) | Said::Binary(bytes) => {
                 let text = std::str::from_utf8(&bytes).expect("everything here is text");
@@ -264,7 +359,7 @@ impl Peer for Plain {
                     self.answered(answer, oracle);
                 } else if let Some(address) = text.strip_prefix('@') {
                     oracle.addressed(address.parse().expect("a number"), self.number);
-                } else {
+                } else if !oracle.messaged(self.number, text) {
                     let (_, window) = self.window.as_mut().expect("a publication in a channel");
                     oracle.delivered(window, text, 0);
                 }

@@ -4,11 +4,12 @@ use bytes::Bytes;
 use tiderace::{
     api::Call,
     core::OutsideCall,
-    limits::{COMMANDS_IN_FLIGHT_MAX, LINK_BACKLOG_BYTES_MAX},
-    protocol::{Name, Payload},
+    limits::{COMMANDS_IN_FLIGHT_MAX, LINK_BACKLOG_BYTES_MAX, REQUESTS_IN_FLIGHT_MAX},
+    protocol::{Audience, Name, Outgoing, Payload},
 };
 
 use super::{
+    letters::To,
     oracle::{name, number},
     random::Random,
     scene::Scene,
@@ -215,7 +216,7 @@ fn publish_until_refused(scene: &mut Scene, shard: usize, channel: &str) -> u64 
         };
         let now = scene.world.node.now;
         let refused = scene.world.node.cores[shard].counts().counters.publications_refused;
-        scene.world.crowd.outside.insert(id, number(channel));
+        scene.world.crowd.outside.insert(id, To::Channel(number(channel)));
         scene.world.node.cores[shard].outside(now, id, OutsideCall::Call(call));
         scene.world.turn(shard, true);
         if scene.world.node.cores[shard].counts().counters.publications_refused > refused {
@@ -299,6 +300,41 @@ fn a_full_link_refuses_publications_and_loses_none() {
     }
 }
 
+/// Messages to many of which the counts are awaited are bounded, in number and in bytes.
+#[test]
+fn messages_to_many_are_refused_while_too_many_are_not_counted() {
+    for bytes in [1, LINK_BACKLOG_BYTES_MAX / 4] {
+        let mut scene = Scene::new(Shape::roomy(2));
+        let user = scene.channel_of(1);
+        scene.world.node.links.capacity = 0;
+        let now = scene.world.node.now;
+        // One at least is pending before its bytes count, and each pins two encodings.
+        let most = REQUESTS_IN_FLIGHT_MAX.min(LINK_BACKLOG_BYTES_MAX.div_ceil(2 * bytes));
+        for _ in 0..=most {
+            let to = To::User(user.clone());
+            let (id, _) = scene.world.crowd.oracle.send(0, to.clone(), None, 1);
+            scene.world.crowd.outside.insert(id, to);
+            let audience = Audience::User(Name::from(user.as_str()));
+            let outgoing = Outgoing::text("x".repeat(bytes));
+            let call = OutsideCall::SendTo { audience, outgoing };
+            scene.world.node.cores[0].outside(now, id, call);
+        }
+        scene.rest();
+        let waiting = scene.world.crowd.outside.len();
+        assert!((1..=most).contains(&waiting), "{waiting} of {most} wait, the others are refused");
+        if bytes == 1 {
+            assert_eq!(waiting, REQUESTS_IN_FLIGHT_MAX, "short ones are bounded by their number");
+        } else {
+            assert!(waiting * bytes <= LINK_BACKLOG_BYTES_MAX + bytes, "{waiting}");
+        }
+        scene.world.node.links.capacity = 64;
+        scene.rest();
+        assert!(scene.world.crowd.outside.is_empty() && scene.world.node.cores[0].is_empty());
+        let (refused, counted) = scene.world.crowd.oracle.letters.answers();
+        assert_eq!((refused, counted), (most + 1 - waiting, waiting));
+    }
+}
+
 /// What backends publish in one turn beyond its share waits for the next ones; a drain waits for it.
 #[test]
 fn a_drain_publishes_what_waits_for_its_turn() {
@@ -310,7 +346,7 @@ fn a_drain_publishes_what_waits_for_its_turn() {
         let now = scene.world.node.now;
         for _ in 0..2_000 {
             let (id, data) = scene.world.crowd.oracle.publish(0, &[number(&channel)], 1);
-            scene.world.crowd.outside.insert(id, number(&channel));
+            scene.world.crowd.outside.insert(id, To::Channel(number(&channel)));
             let (channel, data) = (Name::from(channel.as_str()), Bytes::from(data));
             let (payload, extra) = (Payload::Json, Default::default());
             let call = Call::Publish { channel, data, payload, extra };

@@ -122,6 +122,19 @@ impl Scene {
         lines
     }
 
+    /// What a client was sent since the last call, as it came.
+    pub fn hear_bytes(&mut self, client: usize) -> String {
+        let Connection { shard, conn, .. } = self.connections[client];
+        let mut heard = Vec::new();
+        while let Some(bytes) =
+            self.world.node.kernels[shard].carry(conn.slot, &mut self.world.node.random)
+        {
+            heard.extend(bytes);
+            self.world.turn(shard, true);
+        }
+        String::from_utf8(heard).expect("everything here is text")
+    }
+
     /// Turns of all shards until nothing moves.
     pub fn rest(&mut self) {
         let mut quiet = 0;

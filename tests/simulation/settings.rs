@@ -128,6 +128,7 @@ pub fn process(
 ) -> Arc<Process> {
     let handlers = Arc::clone(handlers);
     let options = Arc::new(shape.features.options());
+    let at = |path: &str| Some(Endpoint { path: path.to_owned(), body_bytes_max: 64 << 10 });
     let channels = Channels { without_namespace: options, ..Channels::default() };
     let policy = Policy {
         insecure: false,
@@ -179,10 +180,10 @@ pub fn process(
         health_path: Some("/health".to_owned()),
         page: None,
         endpoints: Endpoints {
-            websocket: Some(Endpoint {
-                path: "/connection/websocket".to_owned(),
-                body_bytes_max: 64 << 10,
-            }),
+            websocket: at("/connection/websocket"),
+            http_stream: at("/connection/http_stream"),
+            sse: at("/connection/sse"),
+            emulation: at("/emulation"),
             ..Endpoints::default()
         },
         routes: vec![

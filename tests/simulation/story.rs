@@ -32,8 +32,17 @@ pub struct Summary {
     pub memberships: u64,
     /// What backends wanted of users.
     pub orders: u64,
+    /// Questions that the backend did not answer while who asked was there.
+    pub unanswered: u64,
     /// Connections that were too many.
     pub limited: u64,
+    /// Messages to many that somebody got, those of which the count was compared, and exactly.
+    pub letters: u64,
+    pub counted: u64,
+    pub exact: u64,
+    /// Users that connections got, and did not get.
+    pub users_set: u64,
+    pub users_refused: u64,
 }
 
 impl Summary {
@@ -56,6 +65,12 @@ impl Summary {
             memberships: self.memberships + other.memberships,
             orders: self.orders + other.orders,
             limited: self.limited + other.limited,
+            unanswered: self.unanswered + other.unanswered,
+            letters: self.letters + other.letters,
+            counted: self.counted + other.counted,
+            exact: self.exact + other.exact,
+            users_set: self.users_set + other.users_set,
+            users_refused: self.users_refused + other.users_refused,
         }
     }
 }
@@ -74,15 +89,28 @@ pub fn live(seed: u64, wrong: Wrong) -> Summary {
         if world.random().chance(70) {
             world.settle();
             world.check_truth();
+            if world.random().chance(50) {
+                world.sends_in_peace();
+            }
         }
     }
+    // What is asked from here on nobody answers, or too late.
+    world.node.unanswered = world.random().chance(30);
+    for _ in 0..world.random().below(100) {
+        world.step();
+    }
+    let asked: usize = world.node.asked.iter().map(Vec::len).sum();
+    let unanswered = if world.node.unanswered { asked as u64 } else { 0 };
     if world.random().chance(50) {
         everybody_leaves(&mut world);
     } else {
         drain(&mut world);
     }
     world.check_empty();
+    world.node.unanswered = false;
+    world.check_empty();
     Summary {
+        unanswered,
         trace: world.node.trace,
         events: world.node.events,
         deliveries: world.crowd.oracle.deliveries,
@@ -99,6 +127,11 @@ pub fn live(seed: u64, wrong: Wrong) -> Summary {
         memberships: world.crowd.oracle.memberships,
         orders: world.crowd.oracle.orders.len() as u64,
         limited: world.crowd.limited,
+        letters: world.crowd.oracle.letters.got,
+        counted: world.crowd.oracle.letters.counted,
+        exact: world.crowd.oracle.letters.exact,
+        users_set: world.crowd.oracle.letters.users_set,
+        users_refused: world.crowd.oracle.letters.users_refused,
     }
 }
 

@@ -4,7 +4,7 @@
 //! holes, so whenever anybody sees `b` right after `a`, nobody may ever see anything else after `a`
 //! or before `b`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::positions::Positions;
 
@@ -21,6 +21,8 @@ pub enum Fate {
 pub struct Publication {
     pub publisher: usize,
     pub sent_at: u64,
+    /// The subscriber that it is not for.
+    pub except: Option<usize>,
     /// When its publisher was told that it has its place.
     acknowledged_at: Option<u64>,
     fate: Fate,
@@ -33,15 +35,18 @@ pub struct Stream {
     publications: BTreeMap<u64, Publication>,
     after: BTreeMap<u64, u64>,
     before: BTreeMap<u64, u64>,
+    /// Subscribers that do not get everything.
+    excepted: BTreeSet<usize>,
     /// Where the channel has a history.
     pub positions: Positions,
 }
 
 impl Stream {
     /// Somebody published.
-    pub fn sent(&mut self, id: u64, publisher: usize, sent_at: u64) {
+    pub fn sent(&mut self, id: u64, publisher: usize, except: Option<usize>, sent_at: u64) {
         let (acknowledged_at, fate, seen) = (None, Fate::Unknown, false);
-        let publication = Publication { publisher, sent_at, acknowledged_at, fate, seen };
+        let publication = Publication { publisher, sent_at, except, acknowledged_at, fate, seen };
+        self.excepted.extend(except);
         self.publications.insert(id, publication);
     }
 
@@ -83,11 +88,16 @@ impl Stream {
         self.publications[&id].publisher
     }
 
-    /// Publications that everybody must get who subscribed before `since`, and has.
-    pub fn due(&self, since: u64) -> impl Iterator<Item = u64> {
+    /// Whether there is something that is not for a subscriber: what it sees has holes.
+    pub fn excepts(&self, subscriber: usize) -> bool {
+        self.excepted.contains(&subscriber)
+    }
+
+    /// Publications that a subscriber must get that subscribed before `since`, and has.
+    pub fn due(&self, subscriber: usize, since: u64) -> impl Iterator<Item = u64> {
         let due = move |publication: &Publication| {
             let published = publication.fate == Fate::Acknowledged || publication.seen;
-            published && publication.sent_at >= since
+            published && publication.sent_at >= since && publication.except != Some(subscriber)
         };
         self.publications.iter().filter(move |(_, known)| due(known)).map(|(id, _)| *id)
     }

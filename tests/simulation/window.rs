@@ -20,7 +20,7 @@ pub enum Promise {
 #[derive(Debug)]
 pub struct Window {
     pub channel: usize,
-    subscriber: usize,
+    pub subscriber: usize,
     /// When its client asked for it: what was over by then is not for it.
     pub asked_at: u64,
     pub opened_at: u64,
@@ -67,8 +67,10 @@ impl Window {
     /// before it.
     pub fn delivered(&mut self, id: u64, offset: u64, stream: &mut Stream) -> bool {
         let last = self.last.replace(id);
-        let last = last.filter(|_| self.promise == Promise::Everything);
-        let over = stream.delivered(id, last).was_over(self.subscriber, self.asked_at);
+        let all = self.promise == Promise::Everything && !stream.excepts(self.subscriber);
+        let publication = stream.delivered(id, last.filter(|_| all));
+        assert_ne!(publication.except, Some(self.subscriber), "publication {id} is for others");
+        let over = publication.was_over(self.subscriber, self.asked_at);
         assert!(!over, "publication {id} was over before {self:?} was asked for");
         let last_offset = std::mem::replace(&mut self.last_offset, offset);
         match &mut self.promise {
@@ -107,7 +109,7 @@ impl Window {
     /// that was sent since its grant and was acknowledged to its publisher, or seen by anybody.
     /// Whether it has, where it was not promised that.
     pub fn complete(&self, stream: &Stream) -> bool {
-        let missed = stream.due(self.opened_at).find(|id| !self.seen.contains(id));
+        let missed = stream.due(self.subscriber, self.opened_at).find(|id| !self.seen.contains(id));
         let Some(id) = missed else { return true };
         assert_eq!(self.promise, Promise::WhatComes, "publication {id} never came: {self:?}");
         false

@@ -8,7 +8,8 @@ use tiderace::{
     codes::CloseReason,
     core::{LinkMessage, OutsideCall},
     hub::{ConnRef, ReplyTo, ShardId, ToHome},
-    protocol::{Act, Name, Now, Order, Payload},
+    limits::SHARDS_MAX,
+    protocol::{Act, Audience, Name, Now, Order, Outgoing, Payload},
 };
 
 use super::{
@@ -17,9 +18,10 @@ use super::{
     client::{Client, Peer},
     crowd::{ASKED, Crowd},
     faults::{Mutation, Wrong},
+    letters::To,
     node::Node,
     oracle::{self, Will},
-    plain::{Handlers, Plain},
+    plain::{self, Handlers, Plain},
     random::Random,
     settings::{self, HOUR_S, Shape, User},
     wishes::Memory,
@@ -100,6 +102,7 @@ impl World {
             97 if self.random().chance(50) => self.outside_addresses(),
             97 => self.backend_wants(),
             98 => self.an_order_arrives(),
+            _ if self.random().chance(50) => self.outside_sends(shard),
             _ => self.outside_publishes(shard),
         }
     }
@@ -174,6 +177,7 @@ impl World {
         let Self { node, crowd, .. } = self;
         let Some(conn) = node.cores[shard].accepted(node.now) else { return };
         let number = crowd.clients.len();
+        crowd.oracle.letters.came(number);
         node.kernels[shard].open(conn, number);
         let channels = crowd.channels.len();
         let peer: Box<dyn Peer> = match node.random.below(10) {
@@ -246,11 +250,49 @@ impl World {
         let most = if node.random.chance(20) { 2_000 } else { 60 };
         let padding = node.random.below(most);
         let (id, data) = crowd.oracle.publish(publisher, &[channel], padding);
-        crowd.outside.insert(id, channel);
+        crowd.outside.insert(id, To::Channel(channel));
         let payload = *node.random.pick(&[Payload::Json, Payload::Text, Payload::Binary]);
         let (channel, data) = (Name::from(crowd.channels[channel].as_str()), Bytes::from(data));
         let call = Call::Publish { channel, data, payload, extra: Default::default() };
         node.cores[shard].outside(node.now, id, OutsideCall::Call(call));
+    }
+
+    /// A thread that is no shard sends a message to many, perhaps to all of them but one.
+    fn outside_sends(&mut self, shard: usize) {
+        let known = self.handlers.known();
+        let Self { node, crowd, .. } = self;
+        let random = &mut node.random;
+        let except = (!known.is_empty() && random.chance(30)).then(|| *random.pick(&known));
+        let excepted = except.and_then(|except| crowd.client_of(&except.to_string()));
+        let to = To::any(random.below(crowd.channels.len()), random);
+        let most = if random.chance(20) { 2_000 } else { 60 };
+        let padding = random.below(most);
+        // Publications may wait for another turn: these have an order of their own.
+        let sender = usize::MAX - SHARDS_MAX - shard;
+        let (id, data) = crowd.oracle.send(sender, to.clone(), excepted, padding);
+        let outgoing = plain::outgoing(random.pick::<&str>(&["j", "t", "b"]), &data);
+        let outgoing = except.into_iter().fold(outgoing, Outgoing::except);
+        let audience = match &to {
+            To::All => Audience::All,
+            To::User(user) => Audience::User(Name::from(user.as_str())),
+            To::Channel(channel) => Audience::Channel(crowd.channels[*channel].as_str().into()),
+        };
+        crowd.outside.insert(id, to);
+        let call = OutsideCall::SendTo { audience, outgoing };
+        node.cores[shard].outside(node.now, id, call);
+    }
+
+    /// Nobody comes or goes while messages to many are under way: their counts are exact.
+    pub fn sends_in_peace(&mut self) {
+        self.crowd.peace = true;
+        for _ in 0..self.random().between(1, 8) {
+            let shards = self.shards();
+            let shard = self.random().below(shards);
+            self.outside_sends(shard);
+        }
+        self.settle();
+        self.check_truth();
+        self.crowd.peace = false;
     }
 
     /// A thread that is no shard addresses a connection that it heard of, which may be long gone:
@@ -295,6 +337,12 @@ impl World {
         let order = Order { client: None, session: None, except: Default::default(), act };
         let order = Arc::new(order);
         let known = node.cores[node.home(user)].home().connections_of(user);
+        if matches!(will, Will::Subscribe(_)) {
+            let at = |client: &Client| (client.shard as ShardId, client.conn);
+            let clients = crowd.clients.iter().enumerate();
+            let meant = clients.filter(|(_, client)| known.contains(&at(client)));
+            meant.for_each(|(index, _)| crowd.oracle.letters.reads(index, channel));
+        }
         self.orders.extend(known.iter().map(|(shard, conn)| (*shard, *conn, Arc::clone(&order))));
         let at = crowd.oracle.tick();
         crowd.oracle.orders.push(oracle::Order { user: user.clone(), will, at });

@@ -259,6 +259,24 @@ fn a_backend_that_is_silent_or_not_there_is_not_waited_for() {
 }
 
 #[test]
+fn who_asks_and_panics_fails_and_asks_on() {
+    let proxy =
+        Proxy { endpoint: "http://127.0.0.1:1/".into(), timeout: DEADLINE, ..Proxy::default() };
+    let bounds = Bounds { per_proxy: 1, ..Bounds::default() };
+    let (backend, workers) = Backend::new(&[proxy], &Trust::System, bounds).expect("a proxy");
+    let (sender, answers) = unbounded();
+    let deliver = move |shard, id, answer| sender.send((shard, id, answer)).expect("the test");
+    let ask = |_: &Endpoint, call: &BackendCall| match call {
+        BackendCall::Rpc { .. } => BackendAnswer::Rpc(None),
+        _ => panic!("what cannot happen happened"),
+    };
+    workers.start_asking(ask, deliver).expect("threads");
+    let asked = Asked { backend, answers };
+    assert_eq!(asked.ask(connect()), BackendAnswer::Failed(Failure::Nonsense));
+    assert_eq!(asked.ask(rpc()), BackendAnswer::Rpc(None), "its only thread is still there");
+}
+
+#[test]
 fn a_status_may_stand_for_a_refusal() {
     let server = Server::start(|_| answer("404 Not Found", "nothing here"));
     let missing = Refusal::error(404, "not found", true).unwrap();
