@@ -37,6 +37,10 @@ impl Session {
             let arrival = self.credentials_mut().arrival.get_or_insert_default();
             arrival.emulate(policy, emulated).map_err(|_| CloseReason::BAD_REQUEST)?;
         }
+        let subs = request.subs.iter().flatten();
+        if subs.filter_map(|(_, asked)| asked.as_ref()).any(|asked| asked.tf.is_some()) {
+            return self.refuse(id, ErrorCode::BAD_REQUEST, out);
+        }
         let wishes = wishes(request);
         if request.token.is_empty() {
             if let Some(proxy) = policy.proxies.connect {

@@ -638,6 +638,15 @@ mod tests {
     }
 
     #[test]
+    fn a_filter_of_what_the_server_subscribes_to_is_refused() {
+        let policy = policy();
+        let line =
+            r#"{"id":1,"connect":{"subs":{"a":null,"b":{"tf":{"op":"","key":"k","cmp":"ex"}}}}}"#;
+        let refused = error_text(1, ErrorCode::BAD_REQUEST);
+        assert_eq!(said(&mut fresh(&policy), &policy, line), [refused]);
+    }
+
+    #[test]
     fn methods_become_requests_or_errors() {
         let policy = policy();
         let info = format!(r#"{{"user":"42","client":"{CLIENT}","conn_info":{{"n": 1}}}}"#);
@@ -671,6 +680,11 @@ mod tests {
                 r#"{"id":2,"subscribe":{"channel":"a","token":"t"}}"#,
                 error_text(2, ErrorCode::PERMISSION_DENIED),
             ),
+            (
+                r#"{"id":2,"subscribe":{"channel":"a","tf":{"op":"","key":"k","cmp":"eq"}}}"#,
+                error_text(2, ErrorCode::BAD_REQUEST),
+            ),
+            (r#"{"id":2,"subscribe":{"channel":"a","tf":null}}"#, "2 subscribe a".into()),
             (r#"{"id":2,"rpc":{"method":"m"}}"#, error_text(2, ErrorCode::NOT_AVAILABLE)),
             (r#"{"id":2,"presence":{}}"#, "close 3501".into()),
             (r#"{"id":2,"ping":{}}"#, r#"{"id":2,"ping":{}}"#.into()),

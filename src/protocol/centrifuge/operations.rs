@@ -56,6 +56,10 @@ impl Session {
                 let token = terms.is_some();
                 match permissions::may_subscribe(channels, options, &channel, user, token, insecure)
                 {
+                    // As where a filter by tags is not allowed (centrifuge `AllowTagsFilter`).
+                    Access::Allowed | Access::AskBackend if request.tf.is_some() => {
+                        error(id, ErrorCode::BAD_REQUEST)
+                    }
                     Access::Allowed => {
                         let (wish, terms) = (Wish::of(request), terms.unwrap_or_default());
                         self.subscription(now, policy, id, channel, &wish, terms)
