@@ -245,6 +245,32 @@ fn users_are_subscribed_and_unsubscribed() {
     assert_eq!(stranger.command(&json!({"ping": {}}))["ping"], json!({}), "it was told nothing");
 }
 
+/// Whoever asks for what is over already is refused, and nobody hears of it.
+#[test]
+fn a_subscription_that_is_over_is_not_made() {
+    let server = server();
+    let mut clients = on_both_shards(&server, "u");
+    let past = unix_s() - 1;
+    let over = json!({"user": "u", "channel": "room:s", "expire_at": past});
+    assert_eq!(error(&server, "subscribe", &over), 110);
+    let unknown = json!({"user": "u", "channel": "nowhere:s", "expire_at": past});
+    assert_eq!(error(&server, "subscribe", &unknown), 102);
+    let nobody = json!({"num_clients": 0, "num_users": 0});
+    assert_eq!(ok(&server, "presence_stats", &json!({"channel": "room:s"})), nobody);
+    // The first push of each of them is of the subscription that counts.
+    let lasting = json!({"user": "u", "channel": "room:s", "expire_at": 0});
+    assert_eq!(ok(&server, "subscribe", &lasting), json!({}));
+    for (client, _) in &mut clients {
+        assert_eq!(client.push()["channel"], "room:s");
+    }
+    // A subscription that is there stays as it was.
+    assert_eq!(error(&server, "subscribe", &over), 110);
+    ok(&server, "publish", &json!({"channel": "room:s", "data": "one"}));
+    for (client, _) in &mut clients {
+        assert_eq!(client.data(), "one");
+    }
+}
+
 /// Users are disconnected with a reason, all but some, or one alone, or nobody.
 #[test]
 fn users_are_disconnected() {
@@ -281,7 +307,7 @@ fn users_are_disconnected() {
 
 #[test]
 fn connections_are_refreshed() {
-    let server = server();
+    let server = server_with(&[("TIDERACE_CLIENT_EXPIRED_CLOSE_DELAY", "1h")]);
     let mut clients = on_both_shards(&server, "u");
     let info = json!({"name": "M"});
     let body = json!({"user": "u", "expire_at": unix_s() + 1_000, "info": info});
@@ -302,6 +328,10 @@ fn connections_are_refreshed() {
     for (client, _) in &mut clients {
         assert_eq!(client.push(), json!({"refresh": {}}), "it does not expire any more");
     }
+    let (mut late, late_id) = clients.pop().expect("two at least");
+    let past = json!({"user": "u", "client": late_id, "expire_at": unix_s() - 1});
+    assert_eq!(ok(&server, "refresh", &past), json!({}));
+    assert_eq!(late.closed(), (3005, "connection expired".into()), "its time is over already");
     assert_eq!(ok(&server, "refresh", &json!({"user": "u", "expired": true})), json!({}));
     for (mut client, _) in clients {
         assert_eq!(client.closed(), (3005, "connection expired".into()));

@@ -504,6 +504,28 @@ fn streams_are_connections_to_the_backend_too() {
     assert!(said.contains("3004"), "{said}");
 }
 
+#[test]
+fn what_the_backend_grants_and_is_over_already_is_refused() {
+    let backend = Backend::start();
+    let server = all_proxies("past", &backend, "60s");
+    let past = now() - 1;
+    let connect = json!({ "connect": {} });
+    for result in [
+        json!({ "user": "7", "expire_at": past }),
+        json!({ "user": "7", "channels": ["own:b"], "subs": { "own:a": { "expire_at": past } } }),
+    ] {
+        backend.say("/connect", Say::result(&result));
+        assert_eq!(Client::open(server.address).error_of(&connect), 110, "{result}");
+    }
+    let mut client = connected(&server, &backend);
+    backend.say("/subscribe", Say::result(&json!({ "expire_at": past })));
+    let subscribe = json!({ "subscribe": { "channel": "asked:a" } });
+    assert_eq!(client.error_of(&subscribe), 110);
+    backend.say("/subscribe", Say::result(&json!({ "expire_at": 0 })));
+    let reply = client.command(&subscribe);
+    assert!(reply["subscribe"].is_object(), "it was not subscribed: {reply}");
+}
+
 /// The claims of a subscription token for user 7.
 fn subscription(secret: &str, channel: &str, expire_at: u64) -> String {
     sign(secret, &json!({ "sub": "7", "channel": channel, "expire_at": expire_at }))
@@ -547,7 +569,7 @@ fn a_subscription_of_the_servers_that_expires_ends_the_connection() {
         },
     });
     let server = serve("server-side", &config);
-    let subs = json!({ "a": { "expire_at": now() + 1 } });
+    let subs = json!({ "a": { "expire_at": now() + 3 } });
     backend.say("/connect", Say::result(&json!({ "user": "7", "subs": subs })));
     let mut client = Client::connect(server.address);
     assert_eq!(client.closed(), (3006, "subscription expired".into()));

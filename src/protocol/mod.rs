@@ -39,6 +39,13 @@ pub struct Now {
     pub unix_s: u64,
 }
 
+impl Now {
+    /// Whether what expires at that second has expired; 0 is never.
+    pub const fn is_past(self, expire_at_unix_s: u64) -> bool {
+        expire_at_unix_s != 0 && expire_at_unix_s <= self.unix_s
+    }
+}
+
 /// What a session wants done, in the order in which it was decided.
 #[derive(Debug)]
 pub enum Effect {

@@ -180,7 +180,7 @@ impl Session {
             }
             BackendAnswer::Connect(Some(connected)) => {
                 let expire_at_unix_s = bounded_expiry(now, connected.expire_at_unix_s);
-                if expire_at_unix_s != 0 && expire_at_unix_s <= now.unix_s {
+                if now.is_past(expire_at_unix_s) {
                     return self.refuse(command, ErrorCode::EXPIRED, out);
                 }
                 self.take_connected(*connected, expire_at_unix_s)
@@ -234,7 +234,7 @@ impl Session {
         let Some(options) = policy.channels.options(&channel) else {
             return error(command, ErrorCode::UNKNOWN_CHANNEL);
         };
-        if terms.expire_at_unix_s != 0 && terms.expire_at_unix_s <= now.unix_s {
+        if now.is_past(terms.expire_at_unix_s) {
             return error(command, ErrorCode::EXPIRED);
         }
         let options = Box::new(self.on_terms(policy, options, wish, terms));

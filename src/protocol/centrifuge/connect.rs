@@ -139,6 +139,10 @@ impl Session {
             let Ok(options) = policy.channels.named(&grant.channel) else {
                 return self.refuse(id, ErrorCode::UNKNOWN_CHANNEL, out);
             };
+            // As a subscribe that is over already (centrifuge `connectCmd`).
+            if now.is_past(grant.terms.expire_at_unix_s) {
+                return self.refuse(id, ErrorCode::EXPIRED, out);
+            }
             let nothing = Wish::default();
             let wish = wishes.get(&grant.channel).unwrap_or(&nothing);
             let wanted = self.on_terms(policy, options, wish, grant.terms).by_server();

@@ -66,7 +66,7 @@ impl Session {
             return Err(CloseReason::INSUFFICIENT_STATE);
         }
         let expire_at_unix_s = expire_at(policy, &claims, now);
-        if expire_at_unix_s != 0 && expire_at_unix_s <= now.unix_s {
+        if now.is_past(expire_at_unix_s) {
             out.push(error(id, ErrorCode::EXPIRED));
             return Ok(());
         }
@@ -179,7 +179,7 @@ impl Session {
             BackendAnswer::Failed(_) => (now.unix_s + EXTENSION_S, None, None),
             _ => return Err(CloseReason::CONNECTION_EXPIRED),
         };
-        if at_unix_s != 0 && at_unix_s <= now.unix_s {
+        if now.is_past(at_unix_s) {
             return Err(CloseReason::CONNECTION_EXPIRED);
         }
         self.prolong(now, policy, at_unix_s, info, meta);
@@ -201,7 +201,7 @@ impl Session {
         }
         let until = match answer {
             BackendAnswer::SubRefresh(Refreshed::Until { expire_at_unix_s, .. }) => {
-                Some(*expire_at_unix_s).filter(|at| *at == 0 || *at > now.unix_s)
+                Some(*expire_at_unix_s).filter(|at| !now.is_past(*at))
             }
             BackendAnswer::Failed(_) => Some(now.unix_s + EXTENSION_S),
             _ => None,

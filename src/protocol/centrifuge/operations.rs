@@ -107,8 +107,7 @@ impl Session {
         if claims.channel != channel || claims.user != *self.user || of_other {
             return Err(CloseReason::INVALID_TOKEN);
         }
-        let expire_at_unix_s = claims.terms.expire_at_unix_s;
-        if expire_at_unix_s != 0 && expire_at_unix_s <= now.unix_s {
+        if now.is_past(claims.terms.expire_at_unix_s) {
             return Ok(Err(ErrorCode::EXPIRED));
         }
         Ok(Ok(Some(claims.terms)))
