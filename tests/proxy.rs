@@ -526,6 +526,37 @@ fn what_the_backend_grants_and_is_over_already_is_refused() {
     assert!(reply["subscribe"].is_object(), "it was not subscribed: {reply}");
 }
 
+/// An event stream of whom the backend knows, about a channel that may not be.
+#[test]
+fn an_event_stream_that_cannot_be_is_an_answer() {
+    let backend = Backend::start();
+    let enabled = json!({ "enabled": true });
+    let config = json!({
+        "client": { "proxy": { "connect": with(proxy(&backend, "/connect"), &enabled) } },
+        "events": { "enabled": true },
+    });
+    let server = serve("events", &config);
+    for (granted, channel, status, message) in [
+        (json!([]), "c", 403, "permission denied"),
+        (json!([]), "nowhere:c", 404, "unknown channel"),
+        (json!(["nowhere:c"]), "nowhere:c", 404, "unknown channel"),
+        (json!(["nowhere:c"]), "c", 500, "internal server error"),
+        (json!([]), "%C3%A9", 400, "bad request"),
+        (json!(["c"]), "c", 200, ""),
+    ] {
+        backend.say("/connect", Say::result(&json!({ "user": "7", "channels": granted })));
+        let mut connection = http::Connection::open(server.address);
+        let request = http::request("GET", &format!("/events/{channel}"), "", "");
+        connection.send(request.as_bytes());
+        let response = connection.response();
+        assert_eq!(response.status, status, "{channel} of {granted}: {response:?}");
+        if status != 200 {
+            let expected = json!({ "error": { "code": status, "message": message } });
+            assert_eq!(response.json(), expected, "{channel} of {granted}");
+        }
+    }
+}
+
 /// The claims of a subscription token for user 7.
 fn subscription(secret: &str, channel: &str, expire_at: u64) -> String {
     sign(secret, &json!({ "sub": "7", "channel": channel, "expire_at": expire_at }))
