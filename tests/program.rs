@@ -225,6 +225,11 @@ fn every_code_is_explained() {
     ] {
         let line = said.lines().find(|line| line.contains(code)).expect(code);
         assert!(line.starts_with(kind) && line.contains(then) && line.ends_with('.'), "{line}");
+        assert!(!line.contains("Never told"), "{line}");
+    }
+    for code in ["113", "2502", "3011", "3509"] {
+        let line = said.lines().find(|line| line.contains(code)).expect(code);
+        assert!(line.ends_with(" Never told by the server itself."), "{line}");
     }
 }
 

@@ -557,6 +557,20 @@ fn an_event_stream_that_cannot_be_is_an_answer() {
     }
 }
 
+#[test]
+fn who_says_too_much_before_it_is_known_is_closed() {
+    let backend = Backend::start();
+    let server = all_proxies("held", &backend, "60s");
+    backend.say("/connect", Say::Nothing);
+    let mut client = Client::open(server.address);
+    client.send_command(&json!({ "connect": {} }));
+    let half = "x".repeat(33 << 10);
+    for _ in 0..2 {
+        client.send_command(&json!({ "rpc": { "method": "m", "data": half } }));
+    }
+    assert_eq!(client.closed(), (3013, "too many requests".into()));
+}
+
 /// The claims of a subscription token for user 7.
 fn subscription(secret: &str, channel: &str, expire_at: u64) -> String {
     sign(secret, &json!({ "sub": "7", "channel": channel, "expire_at": expire_at }))
