@@ -13,10 +13,23 @@ use crate::channels::{ChannelOptions, ProxyName, SlowConsumer};
 pub(super) struct Fault {
     pub(super) key: String,
     pub(super) message: String,
+    /// The same of another option, to blame where nobody set the first.
+    pub(super) otherwise: Option<Box<Fault>>,
+}
+
+impl Fault {
+    pub(super) fn new(key: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { key: key.into(), message: message.into(), otherwise: None }
+    }
+
+    /// Blames another option where nobody set this one.
+    pub(super) fn or(self, key: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { otherwise: Some(Box::new(Self::new(key, message))), ..self }
+    }
 }
 
 fn fault<T>(key: impl Into<String>, message: impl Into<String>) -> Result<T, Fault> {
-    Err(Fault { key: key.into(), message: message.into() })
+    Err(Fault::new(key, message))
 }
 
 /// Checks everything; returns what has no effect, one sentence each.
@@ -72,19 +85,21 @@ fn handlers(handlers: &Handlers) -> Result<(), Fault> {
     if !ping.is_zero() && !silence.is_zero() && silence <= ping {
         let message =
             format!("{silence:?} must be above handlers.ping_interval, which is {ping:?}");
-        return fault("handlers.silence_timeout", message);
+        let other =
+            format!("{ping:?} must be below handlers.silence_timeout, which is {silence:?}");
+        return Err(
+            Fault::new("handlers.silence_timeout", message).or("handlers.ping_interval", other)
+        );
     }
     Ok(())
 }
 
 fn client(client: &Client, warnings: &mut Vec<String>) -> Result<(), Fault> {
-    let pings = !client.ping_interval.is_zero();
-    if pings && client.pong_timeout >= client.ping_interval {
-        let message = format!(
-            "{:?} must be below client.ping_interval, which is {:?}",
-            client.pong_timeout, client.ping_interval
-        );
-        return fault("client.pong_timeout", message);
+    let (ping, pong) = (client.ping_interval, client.pong_timeout);
+    if !ping.is_zero() && pong >= ping {
+        let message = format!("{pong:?} must be below client.ping_interval, which is {ping:?}");
+        let other = format!("{ping:?} must be above client.pong_timeout, which is {pong:?}");
+        return Err(Fault::new("client.pong_timeout", message).or("client.ping_interval", other));
     }
     for (event, proxy) in [("connect", &client.proxy.connect), ("refresh", &client.proxy.refresh)] {
         if proxy.enabled && proxy.proxy.endpoint.is_none() {
@@ -100,6 +115,15 @@ fn client(client: &Client, warnings: &mut Vec<String>) -> Result<(), Fault> {
             let message = "has a variable, which Centrifugo takes from the token; tiderace fetches \
                  the keys of one URL";
             return fault(format!("{path}.jwks_public_endpoint"), message);
+        }
+        for (name, text, pattern) in [
+            ("audience", &token.audience, &token.audience_regex),
+            ("issuer", &token.issuer, &token.issuer_regex),
+        ] {
+            if text.is_some() && pattern.is_some() {
+                let message = format!("stands beside {path}.{name}: set one of them, not both");
+                return fault(format!("{path}.{name}_regex"), message);
+            }
         }
     }
     if client.subscription_token.enabled && !client.subscription_token.token.has_key() {
@@ -370,8 +394,9 @@ fn paths(config: &Config) -> Result<(), Fault> {
         (config.health.enabled, &config.health.handler_prefix, "health"),
     ] {
         if is_there && let Some(other) = taken.insert(path, key) {
-            let message = format!("{path} is the path of {other} too");
-            return fault(format!("{key}.handler_prefix"), message);
+            let message = |other| format!("{path} is the path of {other} too");
+            return Err(Fault::new(format!("{key}.handler_prefix"), message(other))
+                .or(format!("{other}.handler_prefix"), message(key)));
         }
     }
     Ok(())

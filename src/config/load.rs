@@ -114,19 +114,26 @@ impl File {
 
 /// Says where the option to blame was set last: `places` knows those of environment and flags.
 fn locate(fault: Fault, places: &BTreeMap<String, Place>, file: Option<&File>) -> ConfigError {
-    let covers = |path: &str| {
-        fault.key.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('['))
-    };
-    let place = places.iter().find(|(path, _)| covers(path)).map(|(_, place)| place.clone());
-    if place.is_none()
-        && let Some(file) = file
-        && let Err(found) =
-            Parse::seeking(&fault).file(file.format, &file.text, &mut Config::default())
-    {
-        return file.refuse(found);
+    let mut blamed = Some(&fault);
+    while let Some(Fault { key, message, otherwise }) = blamed {
+        let covers = |path: &str| {
+            key.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('['))
+        };
+        if let Some((_, place)) = places.iter().find(|(path, _)| covers(path)) {
+            let (key, message) = (Some(key.clone()), message.clone());
+            return ConfigError { place: place.clone(), key, message };
+        }
+        if let Some(file) = file
+            && let Some(fault) = blamed
+            && let Err(found) =
+                Parse::seeking(fault).file(file.format, &file.text, &mut Config::default())
+        {
+            return file.refuse(found);
+        }
+        blamed = otherwise.as_deref();
     }
-    let Fault { key, message } = fault;
-    ConfigError { place: place.unwrap_or(Place::Together), key: Some(key), message }
+    let Fault { key, message, .. } = fault;
+    ConfigError { place: Place::Together, key: Some(key), message }
 }
 
 fn read_environment(
@@ -552,8 +559,44 @@ mod tests {
                 "[watch]\nenabled = true\n[watch.token]\n",
                 "c.toml:3:1: watch.token: watch.enabled needs exactly one",
             ),
-            // What is not in the file cannot be pointed at.
-            ("c.toml", "[client]\nping_interval = \"2s\"\n", "client.pong_timeout: 8s must be"),
+            // What is not in the file cannot be pointed at, and the other is.
+            (
+                "c.toml",
+                "[client]\nping_interval = \"5s\"\n",
+                "c.toml:2:17: client.ping_interval: 5s must be above client.pong_timeout, which is",
+            ),
+            (
+                "c.toml",
+                "[handlers]\nping_interval = \"24h\"\n",
+                "c.toml:2:17: handlers.ping_interval: 86400s must be below handlers.silence",
+            ),
+            (
+                "c.yaml",
+                "uni_sse:\n  enabled: true\n  handler_prefix: /health\n",
+                "c.yaml:3:19: uni_sse.handler_prefix: /health is the path of health too",
+            ),
+            (
+                "c.toml",
+                "[watch]\nenabled = true\n",
+                "c.toml:2:11: watch.enabled: needs in watch.token exactly one of",
+            ),
+            (
+                "c.toml",
+                "[watch]\nenabled = true\nheartbeat_interval = \"1m\"\n[watch.token]\n\
+                 table_file = \"x\"\n",
+                "c.toml:3:22: watch.heartbeat_interval: 60s must be at most a third of",
+            ),
+            (
+                "c.toml",
+                "[client.token]\naudience = \"a\"\naudience_regex = \"b\"\n",
+                "c.toml:3:18: client.token.audience_regex: stands beside client.token.audience: set",
+            ),
+            (
+                "c.json",
+                "{\"client\": {\"insecure\": true, \"subscription_token\": {\"issuer\": \"a\",\n\
+                 \"issuer_regex\": \"b\"}}}",
+                "c.json:2:",
+            ),
         ] {
             let error = load_text(name, text, &[], &[]).unwrap_err();
             assert!(error.starts_with(start), "{error}");
@@ -562,6 +605,10 @@ mod tests {
         let text = "[client]\npong_timeout = \"3s\"\n";
         let error = load_text("c.toml", text, &environment, &[]).unwrap_err();
         let start = "environment variable TIDERACE_CLIENT_PONG_TIMEOUT: client.pong_timeout: 40s";
+        assert!(error.starts_with(start), "{error}");
+        let environment = [("TIDERACE_CLIENT_PING_INTERVAL", "5s")];
+        let error = load_text("c.toml", "", &environment, &[]).unwrap_err();
+        let start = "environment variable TIDERACE_CLIENT_PING_INTERVAL: client.ping_interval: 5s";
         assert!(error.starts_with(start), "{error}");
     }
 

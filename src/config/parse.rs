@@ -99,14 +99,14 @@ impl<'a> Parse<'a> {
     /// What the parser's error means.
     fn explain(&mut self, (position, syntax): Syntax) -> ParseFault {
         match self.failure.take() {
-            Some(Fault { key, message }) => ParseFault { position, key: Some(key), message },
+            Some(Fault { key, message, .. }) => ParseFault { position, key: Some(key), message },
             None => ParseFault { position, key: None, message: syntax },
         }
     }
 
     /// Keeps the fault that the parser is about to locate.
     fn judge(&mut self, key: String, verdict: Result<(), String>) -> Result<(), ()> {
-        verdict.map_err(|message| self.failure = Some(Fault { key, message }))
+        verdict.map_err(|message| self.failure = Some(Fault::new(key, message)))
     }
 
     /// The sentence of the fault that is looked for, if it is one of this option.
