@@ -1,8 +1,9 @@
 //! Whether options that are right one by one are right together.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
-use super::client::Client;
+use super::client::{Client, Token};
 use super::proxy::{Proxy, Rpc, RpcOptions};
 use super::transport::Handlers;
 use super::{Config, watch};
@@ -10,7 +11,7 @@ use crate::channels::{ChannelOptions, ProxyName, SlowConsumer};
 
 /// What does not fit, and the path of the option to blame.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Fault {
+pub(crate) struct Fault {
     pub(super) key: String,
     pub(super) message: String,
     /// The same of another option, to blame where nobody set the first.
@@ -18,13 +19,19 @@ pub(super) struct Fault {
 }
 
 impl Fault {
-    pub(super) fn new(key: impl Into<String>, message: impl Into<String>) -> Self {
+    pub(crate) fn new(key: impl Into<String>, message: impl Into<String>) -> Self {
         Self { key: key.into(), message: message.into(), otherwise: None }
     }
 
     /// Blames another option where nobody set this one.
     pub(super) fn or(self, key: impl Into<String>, message: impl Into<String>) -> Self {
         Self { otherwise: Some(Box::new(Self::new(key, message))), ..self }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.key, self.message)
     }
 }
 
@@ -126,13 +133,45 @@ fn client(client: &Client, warnings: &mut Vec<String>) -> Result<(), Fault> {
             }
         }
     }
-    if client.subscription_token.enabled && !client.subscription_token.token.has_key() {
+    let own = &client.subscription_token;
+    if own.enabled && !own.token.has_key() {
         warnings.push(
             "client.subscription_token.enabled without a key: no subscription token is valid"
                 .into(),
         );
     }
+    if !own.enabled && own.token != Token::default() {
+        let section = "client.subscription_token";
+        warnings.push(format!("{section} has no effect without {section}.enabled"));
+    }
+    unused_keys("client.token", &client.token, warnings);
+    if own.enabled {
+        unused_keys("client.subscription_token", &own.token, warnings);
+    }
     Ok(())
+}
+
+/// Names keys that verify nothing.
+fn unused_keys(path: &str, token: &Token, warnings: &mut Vec<String>) {
+    let has_previous = token.hmac_previous_secret_key.is_some();
+    if token.jwks_public_endpoint.is_some() {
+        for (is_set, name) in [
+            (token.hmac_secret_key.is_some(), "hmac_secret_key"),
+            (has_previous, "hmac_previous_secret_key"),
+            (token.rsa_public_key.is_some(), "rsa_public_key"),
+            (token.ecdsa_public_key.is_some(), "ecdsa_public_key"),
+            (token.ed25519_public_key.is_some(), "ed25519_public_key"),
+        ] {
+            if is_set {
+                let beside = format!("{path}.jwks_public_endpoint");
+                warnings.push(format!("{path}.{name} has no effect beside {beside}"));
+            }
+        }
+    }
+    if token.hmac_previous_secret_key_valid_until != 0 && !has_previous {
+        let needed = "hmac_previous_secret_key";
+        warnings.push(format!("{path}.{needed}_valid_until has no effect without {path}.{needed}"));
+    }
 }
 
 /// Names options that are set and that nothing follows from.
@@ -407,7 +446,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::{NamedProxy, Namespace, RpcNamespace, StatusTransform};
+    use crate::config::{NamedProxy, Namespace, RpcNamespace, Secret, StatusTransform};
 
     /// The key that is to blame in a default configuration that was changed so.
     fn blamed(change: impl FnOnce(&mut Config)) -> String {
@@ -681,5 +720,45 @@ mod tests {
             assert!(warnings.contains(part), "{part} in {warnings}");
         }
         assert_eq!(warnings.lines().count(), 5, "{warnings}");
+    }
+
+    #[test]
+    fn keys_that_verify_nothing_are_named() {
+        let key = || Some(Secret::new("k"));
+        let pem = || Some(String::from("-----BEGIN PUBLIC KEY-----"));
+        let all = Token {
+            hmac_secret_key: key(),
+            hmac_previous_secret_key: key(),
+            rsa_public_key: pem(),
+            ecdsa_public_key: pem(),
+            ed25519_public_key: pem(),
+            ..Token::default()
+        };
+        let mut config = Config::default();
+        config.client.token = all.clone();
+        assert_eq!(check(&config), Ok(vec![]));
+        config.client.token.jwks_public_endpoint = Some("https://sso.example/certs".into());
+        config.client.subscription_token.token = all;
+        let beside = |name: &str| {
+            format!("client.token.{name} has no effect beside client.token.jwks_public_endpoint")
+        };
+        let mut expected: Vec<String> = [
+            "hmac_secret_key",
+            "hmac_previous_secret_key",
+            "rsa_public_key",
+            "ecdsa_public_key",
+            "ed25519_public_key",
+        ]
+        .map(beside)
+        .into();
+        let section = "client.subscription_token";
+        expected.insert(0, format!("{section} has no effect without {section}.enabled"));
+        assert_eq!(check(&config), Ok(expected));
+
+        let mut config = Config::default();
+        config.client.token.hmac_previous_secret_key_valid_until = 7;
+        let key = "client.token.hmac_previous_secret_key";
+        let warning = format!("{key}_valid_until has no effect without {key}");
+        assert_eq!(check(&config), Ok(vec![warning]));
     }
 }

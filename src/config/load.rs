@@ -323,7 +323,9 @@ mod tests {
             ("status_to_code_transforms", _) => {
                 r#"[{"status_code": 404, "to_error": {"code": 404}}]"#
             }
-            ("rsa_public_key" | "ecdsa_public_key", _) => "-----BEGIN PUBLIC KEY-----",
+            ("rsa_public_key" | "ecdsa_public_key" | "ed25519_public_key", _) => {
+                "-----BEGIN PUBLIC KEY-----"
+            }
             (_, Value::Bool(on)) => return (!on).to_string(),
             (_, Value::Integer(default)) if *default >= 1024 => "2048",
             (_, Value::Integer(_)) => "200",

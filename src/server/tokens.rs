@@ -52,13 +52,14 @@ pub(crate) fn token_options(token: &Token) -> TokenOptions {
         hmac_previous_secret_key_valid_until_unix_s: token.hmac_previous_secret_key_valid_until,
         rsa_public_keys: token.rsa_public_key.iter().cloned().collect(),
         ecdsa_public_keys: token.ecdsa_public_key.iter().cloned().collect(),
+        ed25519_public_keys: token.ed25519_public_key.iter().cloned().collect(),
         key_set: token.jwks_public_endpoint.is_some(),
         audience: token.audience.clone(),
         audience_regex: pattern(&token.audience_regex),
         issuer: token.issuer.clone(),
         issuer_regex: pattern(&token.issuer_regex),
         user_id_claim: token.user_id_claim.clone(),
-        ..TokenOptions::default()
+        insecure_skip_signature: false,
     }
 }
 
