@@ -58,6 +58,18 @@ pub fn load(
     environment: impl IntoIterator<Item = (OsString, OsString)>,
     flags: &[Flag],
 ) -> Result<Loaded, ConfigError> {
+    load_for(defaults, file, environment, flags, |_| Ok(()))
+}
+
+/// The same for somebody who has to be able to use the configuration, and knows better whether
+/// that is so.
+pub(crate) fn load_for(
+    defaults: Config,
+    file: Option<&Path>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+    flags: &[Flag],
+    is_usable: impl FnOnce(&Config) -> Result<(), Fault>,
+) -> Result<Loaded, ConfigError> {
     let mut config = defaults;
     let mut parse = Parse::default();
     let file = file.map(File::read).transpose()?;
@@ -76,7 +88,10 @@ pub fn load(
     }
     let mut warnings = parse.warnings;
     let one_node = centrifugo::shared(&parse.stores).map_or(Ok(()), Err);
-    let together = one_node.and_then(|()| check::check(&config));
+    let together = one_node.and_then(|()| check::check(&config)).and_then(|warnings| {
+        is_usable(&config)?;
+        Ok(warnings)
+    });
     warnings.extend(together.map_err(|fault| locate(fault, &places, file.as_ref()))?);
     Ok(Loaded { config, warnings })
 }

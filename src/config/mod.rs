@@ -26,10 +26,13 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+pub(crate) use check::Fault;
+
 pub use channel::{Channel, ChannelProxies, Namespace};
 pub use client::{Client, ClientProxies, PersonalChannel, SubscriptionToken, Token};
 pub use defaults::defaults;
 pub use error::{ConfigError, Place};
+pub(crate) use load::load_for;
 pub use load::{Flag, Loaded, load};
 pub use parse::Format;
 pub use proxy::{

@@ -9,7 +9,7 @@ use super::Error;
 use crate::{
     auth::{TokenOptions, Tokens},
     channels::Pattern,
-    config::{Client, Secret, Token},
+    config::{Client, Fault, Secret, Token},
     core::Process,
     jwks::{Endpoint, Fetcher},
     protocol::{KeyUse, centrifuge::Policy},
@@ -24,13 +24,18 @@ pub(super) struct Verifiers {
 }
 
 /// What `client.token` and `client.subscription_token` say.
-pub(super) fn verifiers(client: &Client) -> Result<Verifiers, Error> {
+///
+/// # Errors
+/// The option that cannot be used, such as a key.
+pub(super) fn verifiers(client: &Client) -> Result<Verifiers, Fault> {
     let skips = client.insecure_skip_token_signature_verify;
     let read = |token: &Token, section: &str| {
         let mut options = token_options(token);
         options.insecure_skip_signature = skips;
-        let refuse = |error| Error::Tokens(format!("{section}.{error}"));
-        Tokens::with(options).map_err(refuse)
+        Tokens::with(options).map_err(|error| match error.split_once(": ") {
+            Some((name, message)) => Fault::new(format!("{section}.{name}"), message),
+            None => Fault::new(section, error),
+        })
     };
     let connections = (client.token.has_key() || skips)
         .then(|| read(&client.token, "client.token"))
