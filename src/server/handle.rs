@@ -224,7 +224,8 @@ impl Handle {
     /// What is wrong with the file, without any token. What was read before stays valid.
     pub fn reload_devices(&self) -> Result<(), Error> {
         let Some(file) = &self.devices_file else { return Ok(()) };
-        let devices = Arc::new(read_devices(file)?);
+        let read = read_devices(file).map_err(|fault| Error::Devices(fault.to_string()))?;
+        let devices = Arc::new(read);
         for mailbox in self.mailboxes.iter() {
             let call = OutsideCall::Devices(Arc::clone(&devices));
             mailbox.send_waiting(Command::Call { call, reply: None });
