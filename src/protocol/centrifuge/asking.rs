@@ -247,11 +247,12 @@ impl Session {
         let idempotency_key = Some(idempotency_key).filter(|key| !key.is_empty()).map(Name::from);
         let extra =
             PublicationExtra { tags, idempotency_key, version, version_epoch, skip_history };
+        let info = Some(self.publisher(&channel));
         Request::Publish {
             channel,
             data: other.unwrap_or(data),
             payload: Payload::Json,
-            info: Some(Bytes::clone(&self.member(None).json)),
+            info,
             subscribers_only: false,
             extra: (extra != PublicationExtra::default()).then(|| Box::new(extra)),
         }
@@ -483,12 +484,12 @@ mod tests {
         let policy = policy();
         let mut session = connected(&policy, 0);
         let channel = Name::from("a");
-        session.expires(NOW, &policy, &channel, NOW.unix_s + 5);
+        session.expires(NOW, &policy, &channel, NOW.unix_s + 5, None);
         let about = asked(due(&mut session, later(5), &policy)).about;
         session.forget("a");
         let expired = BackendAnswer::SubRefresh(Refreshed::Expired);
         assert!(answered(&mut session, later(6), &policy, about, expired.clone()).is_empty());
-        session.expires(NOW, &policy, &channel, NOW.unix_s + 5);
+        session.expires(NOW, &policy, &channel, NOW.unix_s + 5, None);
         let about = asked(due(&mut session, later(5), &policy)).about;
         let out = answered(&mut session, later(6), &policy, about, expired);
         assert!(matches!(&out[..], [Effect::Expire { channel }] if **channel == *"a"), "{out:?}");
