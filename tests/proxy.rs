@@ -585,16 +585,23 @@ fn subscriptions_have_tokens_of_their_own_and_expire() {
         },
     });
     let server = serve("subscriptions", &config);
-    let mut client = Client::open(server.address);
-    let token = sign_connection(SECRET, "7", None, None);
-    client.command(&json!({ "connect": { "token": token } }));
+    let connected = || {
+        let mut client = Client::open(server.address);
+        let token = sign_connection(SECRET, "7", None, None);
+        client.command(&json!({ "connect": { "token": token } }));
+        client
+    };
+    let mut client = connected();
     let subscribe = |token: String| json!({ "subscribe": { "channel": "a", "token": token } });
     assert_eq!(client.error_of(&subscribe(subscription(SECRET, "a", 0))), 103);
     assert_eq!(client.error_of(&subscribe(subscription("other", "a", 1))), 110);
     let reply = client.command(&subscribe(subscription("other", "a", now() + 3600)));
     assert_eq!(reply["subscribe"]["expires"], true, "{reply}");
     let refresh = |token: String| json!({ "sub_refresh": { "channel": "a", "token": token } });
-    assert_eq!(client.error_of(&refresh(subscription(SECRET, "a", 0))), 103);
+    assert_eq!(client.error_of(&refresh(String::new())), 107);
+    let mut forger = connected();
+    forger.send_command(&refresh(subscription(SECRET, "a", 0)));
+    assert_eq!(forger.closed().0, 3500, "with the key of connections");
     let reply = client.command(&refresh(subscription("other", "a", now() + 1)));
     assert_eq!(reply["sub_refresh"]["expires"], true, "{reply}");
     // Not refreshed within the time for it.

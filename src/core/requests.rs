@@ -58,11 +58,11 @@ impl Core {
             Request::Subscribe { channel, options } => {
                 self.subscribe(now, conn, Pending { command, place }, &channel, *options, None);
             }
-            Request::Prolong { channel, expire_at_unix_s } => {
+            Request::Prolong { channel, expire_at_unix_s, info } => {
                 let first = self.slots.at(conn.slot).first_subscription;
                 // centrifuge answers so who is not subscribed.
                 let answer = match self.local.find(first, &channel) {
-                    Some(_) => Answer::Prolonged { channel, expire_at_unix_s },
+                    Some(_) => Answer::Prolonged { channel, expire_at_unix_s, info },
                     None => Answer::Failed(ErrorCode::PERMISSION_DENIED),
                 };
                 self.answer(now, conn, place, command, answer);

@@ -131,6 +131,8 @@ pub enum Request {
         channel: Name,
         /// When it must have been refreshed again, in seconds since the Unix epoch; 0: never.
         expire_at_unix_s: u64,
+        /// What others see of it from now on, as JSON; `None`: what they saw before.
+        info: Option<Bytes>,
     },
     /// End a subscription. Answer: [`Answer::Unsubscribed`], also when there was none.
     Unsubscribe {
@@ -202,6 +204,8 @@ pub enum Answer {
         channel: Name,
         /// As it was asked.
         expire_at_unix_s: u64,
+        /// As it was asked.
+        info: Option<Bytes>,
     },
     /// The subscription is over.
     Unsubscribed,

@@ -74,8 +74,7 @@ impl Handle {
         }
     }
 
-    /// What was published to a channel, as encoded JSON; without a limit at most
-    /// `client.history_max_publication_limit`.
+    /// What was published to a channel, as encoded JSON; without a limit all that is kept.
     ///
     /// # Errors
     /// `Failed(NOT_AVAILABLE)` where the channel keeps no history, and as those of [`Handle::publish`].

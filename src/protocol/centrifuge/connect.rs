@@ -134,9 +134,10 @@ impl Session {
         {
             granted.push(Grant::plain(policy.channels.personal(namespace, &self.user)));
         }
+        granted.retain(|grant| !grant.channel.is_empty());
         let mut subscriptions = Vec::with_capacity(granted.len());
         for grant in granted {
-            let Ok(options) = policy.channels.named(&grant.channel) else {
+            let Some(options) = policy.channels.granted(&grant.channel) else {
                 return self.refuse(id, ErrorCode::UNKNOWN_CHANNEL, out);
             };
             // As a subscribe that is over already (centrifuge `connectCmd`).

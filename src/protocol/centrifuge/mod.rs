@@ -183,8 +183,8 @@ impl Session {
                     reply::write_subscribed(object, &subscribed, now.unix_s);
                 })
             }
-            Answer::Prolonged { channel, expire_at_unix_s } => {
-                self.expires(now, policy, &channel, expire_at_unix_s);
+            Answer::Prolonged { channel, expire_at_unix_s, info } => {
+                self.expires(now, policy, &channel, expire_at_unix_s, info.as_deref());
                 let expiry = Expiry::at(expire_at_unix_s, now.unix_s);
                 reply::result(command, "sub_refresh", |object| expiry.write(object))
             }
@@ -207,7 +207,9 @@ impl Session {
 
     /// The push that tells the client of a subscription that it did not ask for.
     pub fn subscribed(&mut self, now: Now, policy: &Policy, subscribed: &Subscribed) -> Vec<u8> {
-        self.expires(now, policy, &subscribed.channel, subscribed.options.expire_at_unix_s);
+        let options = &subscribed.options;
+        let (at_unix_s, info) = (options.expire_at_unix_s, options.info.as_deref());
+        self.expires(now, policy, &subscribed.channel, at_unix_s, info);
         reply::subscribe_push(subscribed)
     }
 
@@ -224,6 +226,11 @@ impl Session {
         // As long as the membership: without the room for more that it was written into.
         let json = Bytes::from(json.into_boxed_slice());
         Arc::new(MemberInfo { client, user: Name::clone(&self.user), json })
+    }
+
+    /// Who the connection is to those who get what it publishes to `channel`, as JSON.
+    fn publisher(&self, channel: &str) -> Bytes {
+        Bytes::clone(&self.member(self.channel_info(channel)).json)
     }
 
     /// When [`due`](Self::due) is to be called next, in milliseconds of the monotonic clock;
@@ -424,7 +431,7 @@ mod tests {
             Effect::Request { command, request } => match request {
                 Request::Connect { user, .. } => format!("{command} connect {user}"),
                 Request::Subscribe { channel, .. } => format!("{command} subscribe {channel}"),
-                Request::Prolong { channel, expire_at_unix_s } => {
+                Request::Prolong { channel, expire_at_unix_s, .. } => {
                     format!("{command} prolong {channel} {expire_at_unix_s}")
                 }
                 Request::Unsubscribe { channel } => format!("{command} unsubscribe {channel}"),
@@ -694,7 +701,8 @@ mod tests {
                 error_text(2, ErrorCode::NOT_AVAILABLE),
             ),
             (r#"{"id":2,"history":{"channel":"a"}}"#, error_text(2, ErrorCode::NOT_AVAILABLE)),
-            (r#"{"id":2,"sub_refresh":{"channel":"a"}}"#, "close 3501".into()),
+            (r#"{"id":2,"sub_refresh":{"channel":"a"}}"#, error_text(2, ErrorCode::BAD_REQUEST)),
+            (r#"{"id":2,"sub_refresh":{"channel":"a","token":"t"}}"#, "close 3500".into()),
         ] {
             assert_eq!(said(&mut connected(&policy, &token), &policy, line), [expected], "{line}");
         }
