@@ -41,6 +41,8 @@ pub enum Mutation {
     DeliversBehindGap,
     /// Who left a channel stays present.
     KeepsGonePresent,
+    /// Who is refreshed is shown as before.
+    KeepsFormerInfo,
     /// Nobody is told who leaves.
     HidesLeaves,
     /// A user's home forgets no connection.
@@ -65,7 +67,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// Every mistake.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::SkipsSubscriptionGeneration,
         Self::SkipsConnectionGeneration,
         Self::NarrowsGenerations,
@@ -84,6 +86,7 @@ impl Mutation {
         Self::TellsGapOnce,
         Self::DeliversBehindGap,
         Self::KeepsGonePresent,
+        Self::KeepsFormerInfo,
         Self::HidesLeaves,
         Self::KeepsGoneUser,
         Self::ConnectsBeforeHome,

@@ -306,6 +306,44 @@ fn users_are_disconnected() {
     }
 }
 
+/// An answer says that the connections know; the homes of their channels hear of it from them.
+#[test]
+fn who_is_refreshed_is_present_with_its_new_info() {
+    let server = server();
+    let mut clients = on_both_shards(&server, "u");
+    let channels = ["room:a", "room:b", "room:c", "room:d"];
+    for (client, _) in &mut clients {
+        channels.iter().for_each(|channel| client.subscribe_any(channel));
+    }
+    // The last by the backend, with an info of its own.
+    let body = json!({"user": "u", "channel": "room:e", "info": 7});
+    assert_eq!(ok(&server, "subscribe", &body), json!({}));
+    let become_seen = |name_of: &dyn Fn(&str) -> &'static str| {
+        for channel in channels.iter().chain(&["room:e"]) {
+            let shown = |id: &str| {
+                let mut info =
+                    json!({"user": "u", "client": id, "conn_info": {"name": name_of(id)}});
+                if *channel == "room:e" {
+                    info["chan_info"] = json!(7);
+                }
+                (id.to_owned(), info)
+            };
+            let expected: Value = clients.iter().map(|(_, id)| shown(id)).collect();
+            let present =
+                || ok(&server, "presence", &json!({"channel": channel}))["presence"].take();
+            let is_so = (0..10_000).any(|_| present() == expected);
+            assert!(is_so, "in {channel} are {}, not {expected}", present());
+        }
+    };
+    become_seen(&|_| "N");
+    let first = clients[0].1.clone();
+    let body = json!({"user": "u", "client": first, "info": {"name": "M"}});
+    assert_eq!(ok(&server, "refresh", &body), json!({}));
+    become_seen(&|id| if *id == first { "M" } else { "N" });
+    assert_eq!(ok(&server, "refresh", &json!({"user": "u", "info": {"name": "L"}})), json!({}));
+    become_seen(&|_| "L");
+}
+
 #[test]
 fn connections_are_refreshed() {
     let server = server_with(&[("TIDERACE_CLIENT_EXPIRED_CLOSE_DELAY", "1h")]);

@@ -73,6 +73,19 @@ fn error(client: &mut Client, request: Value) -> u64 {
     client.error_of(&json!({"subscribe": request}))
 }
 
+/// The replies to commands that are read together.
+fn together(client: &mut Client, commands: &[Value]) -> Vec<Value> {
+    let line = |(id, command): (usize, &Value)| {
+        let mut command = command.clone();
+        command["id"] = json!(1_000 + id);
+        command.to_string()
+    };
+    let lines: Vec<String> = commands.iter().enumerate().map(line).collect();
+    client.send(&lines.join("\n"));
+    let replies = (0..lines.len()).map(|id| client.reply(1_000 + id as u32));
+    replies.inspect(|reply| assert!(reply["error"].is_null(), "{reply}")).collect()
+}
+
 fn offsets(publications: &Value) -> Vec<u64> {
     let publications = publications.as_array().map(Vec::as_slice).unwrap_or_default();
     publications.iter().map(|publication| publication["offset"].as_u64().unwrap()).collect()
@@ -321,6 +334,53 @@ fn a_publisher_has_the_info_of_its_subscription() {
     let by_backend = json!({"user": "ann", "channel": "hist:a", "info": seat(6)});
     assert_eq!(server.api("subscribe", &by_backend), json!({"result": {}}));
     said(&mut ann, &id, Some(seat(6)));
+}
+
+/// What others see of who is there follows a refresh, also one that comes while the homes of the
+/// channels have not answered yet. Asked by herself: what is said of her stands before it.
+#[test]
+fn presence_follows_what_a_refresh_says() {
+    let server = server();
+    let (mut ann, connected) = connect(&server, "ann", &json!({}), &json!({}));
+    let seen = |ann: &mut Client, connected: &Value, channel: &str| {
+        let mut reply = ann.command(&json!({"presence": {"channel": channel}}));
+        let id = connected["client"].as_str().expect("she is connected");
+        let info = &mut reply["presence"]["presence"][id];
+        (info["conn_info"].take(), info["chan_info"].take())
+    };
+    let refresh =
+        |n: u64| json!({"refresh": {"token": sign(SECRET, &json!({"sub": "ann", "info": n}))}});
+    let with_token = |channel: &str, info: Value| {
+        let mut claims = json!({"sub": "ann", "channel": channel});
+        claims.as_object_mut().unwrap().extend((!info.is_null()).then(|| ("info".into(), info)));
+        json!({"channel": channel, "token": sign(SECRET, &claims)})
+    };
+    // Several, for both homes.
+    let channels = ["here:a", "here:b", "here:c", "here:d"];
+    let subscribes = channels.map(|channel| json!({"subscribe": with_token(channel, json!(1))}));
+    together(&mut ann, &[&subscribes[..], &[refresh(1)]].concat());
+    for n in [1, 2] {
+        for channel in channels {
+            assert_eq!(seen(&mut ann, &connected, channel), (json!(n), json!(1)), "{channel}");
+        }
+        together(&mut ann, &[refresh(n + 1)]);
+    }
+    for (info, chan_info) in [(json!(2), 2), (Value::Null, 2), (json!(3), 3)] {
+        together(&mut ann, &[json!({"sub_refresh": with_token("here:a", info)})]);
+        assert_eq!(seen(&mut ann, &connected, "here:a"), (json!(3), json!(chan_info)));
+        assert_eq!(seen(&mut ann, &connected, "here:b"), (json!(3), json!(1)));
+    }
+
+    let subs = channels.map(|channel| (channel.to_owned(), json!({"info": 1})));
+    let subs: serde_json::Map<String, Value> = subs.into_iter().collect();
+    let token = |n: u64| sign(SECRET, &json!({"sub": "ann", "info": n, "subs": subs}));
+    let mut ann = Client::open(server.address);
+    let commands =
+        [json!({"connect": {"token": token(1)}}), json!({"refresh": {"token": token(2)}})];
+    let connected = together(&mut ann, &commands)[0]["connect"].take();
+    for channel in channels {
+        assert_eq!(seen(&mut ann, &connected, channel), (json!(2), json!(1)), "{channel}");
+    }
 }
 
 #[test]

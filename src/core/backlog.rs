@@ -27,12 +27,16 @@ impl LinkMessage {
         matches!(self, Self::FromHome(FromHome::Published { .. }))
     }
 
-    /// Bytes of publications, and of what clients said, that the message pins.
+    /// Bytes of publications, and of what clients said or are, that the message pins; but for joins,
+    /// of which one is there for each subscription.
     fn publication_bytes(&self) -> usize {
         match self {
             Self::ToHome(ToHome::Publish { publication, .. }) => publication.cost_bytes(),
             Self::ToHome(ToHome::PublishHandled { handled, .. }) => {
                 handled.publication.cost_bytes()
+            }
+            Self::ToHome(ToHome::Renew { channel, member, .. }) => {
+                channel.len() + member.cost_bytes()
             }
             Self::ToHome(ToHome::Direct(direct)) => direct.parcel.cost_bytes(),
             Self::ToHome(ToHome::Broadcast { broadcast, .. }) => {
@@ -114,7 +118,7 @@ mod tests {
     use super::*;
     use crate::{
         hub::{Format, Publication, ReplyTo, SubRef},
-        protocol::{Name, Payload},
+        protocol::{MemberInfo, Name, Payload},
     };
 
     const HALF: usize = LINK_BACKLOG_BYTES_MAX / 2;
@@ -136,14 +140,21 @@ mod tests {
         LinkMessage::ToHome(ToHome::Publish { publication, reply: ReplyTo::Nobody })
     }
 
+    fn renewal(json: &Bytes) -> LinkMessage {
+        let json = json.clone();
+        let member = MemberInfo { client: String::new(), user: Name::from(""), json };
+        let (channel, sub) = (Name::from(""), SubRef { index: 0, generation: 0 });
+        LinkMessage::ToHome(ToHome::Renew { channel, sub, member: member.into() })
+    }
+
     #[test]
-    fn it_is_full_of_publications_and_never_of_state() {
+    fn it_is_full_of_what_has_bytes_and_never_of_other_state() {
         let mut backlog = Backlog::default();
         let data = Bytes::from(vec![0; HALF]);
         (0..10_000).for_each(|_| backlog.push(leave("c")));
         backlog.push(publish(&data));
         assert!(!backlog.is_full());
-        backlog.push(publish(&data));
+        backlog.push(renewal(&data));
         assert!(backlog.is_full());
         let mut taken = 0;
         let all = backlog.drain(0, |_, message| {

@@ -86,6 +86,7 @@ impl Core {
                 self.tell(now, conn, |session, policy, now| {
                     session.refreshed(now, policy, at, info)
                 });
+                self.renew(conn, None);
             }
             Act::Describe => {
                 let described = self.describe(conn);

@@ -61,11 +61,15 @@ impl Core {
             Request::Prolong { channel, expire_at_unix_s, info } => {
                 let first = self.slots.at(conn.slot).first_subscription;
                 // centrifuge answers so who is not subscribed.
-                let answer = match self.local.find(first, &channel) {
+                let sub = self.local.find(first, &channel);
+                let answer = match sub {
                     Some(_) => Answer::Prolonged { channel, expire_at_unix_s, info },
                     None => Answer::Failed(ErrorCode::PERMISSION_DENIED),
                 };
                 self.answer(now, conn, place, command, answer);
+                if let Some(sub) = sub {
+                    self.renew_one(conn, sub);
+                }
             }
             Request::Unsubscribe { channel } => {
                 self.subscriptions.forget_lost(conn, &channel);
@@ -231,6 +235,7 @@ impl Core {
             }
         };
         self.fill(conn, place, answer);
+        self.renew(conn, None);
         if self.process.settings.single_connection {
             self.close_others(now, conn);
         }

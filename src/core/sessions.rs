@@ -136,6 +136,7 @@ impl Core {
                     self.close_saying(now, conn, told, &reason);
                 }
                 Effect::Expire { channel } => self.subscription_expired(now, conn, &channel),
+                Effect::Renewed { channel } => self.renew(conn, channel.as_deref()),
                 Effect::Close(reason) => self.close(now, conn, reason),
             }
             if self.slots.get(conn).is_none_or(|connection| !connection.is_open()) {

@@ -1,6 +1,9 @@
 //! Subscriptions of this shard's connections: asked for, granted, refused, told of gaps, ended.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use super::{Core, requests::NO_PLACE};
 use crate::{
@@ -13,7 +16,7 @@ use crate::{
     limits::bound,
     mutations::{self, Mutation},
     protocol::{
-        Answer, Begin, ErrorCode, Name, Now, Recovered, SubscribeOptions, Subscribed,
+        Answer, Begin, ErrorCode, MemberInfo, Name, Now, Recovered, SubscribeOptions, Subscribed,
         centrifuge::{Unsubscribed, publication_push},
     },
 };
@@ -39,6 +42,8 @@ pub(super) struct Subscriptions {
 struct State {
     server_side: bool,
     position: bool,
+    /// Who it is, as its home was told last.
+    member: Option<Arc<MemberInfo>>,
     /// Until the grant.
     asked: Option<Box<Asked>>,
 }
@@ -223,6 +228,7 @@ impl Core {
             let state = State {
                 server_side: options.server_side,
                 position: wants.position || wants.recovery,
+                member: member.clone(),
                 asked: Some(Box::new(Asked { options, confirm })),
             };
             self.subscriptions.states.insert(sub.index, state);
@@ -285,7 +291,7 @@ impl Core {
             self.answer(now, conn, place, command, failed);
             return;
         }
-        if !options.server_side && begin.is_none() {
+        if !options.server_side && begin.is_none() && options.member.is_none() {
             self.subscriptions.states.remove(&sub);
         }
         let channel = self.local.name_of(sub);
@@ -293,6 +299,7 @@ impl Core {
         let subscribed = Subscribed { channel, options, begin: begin.map(|begin| *begin) };
         if !server_side {
             self.answer(now, conn, place, command, Answer::Subscribed(Some(Box::new(subscribed))));
+            self.renew_one(conn, sub);
         } else if self.is_connecting(conn) && confirm.is_none() {
             self.connect_progress(now, conn, Some(subscribed));
         } else {
@@ -300,6 +307,7 @@ impl Core {
                 session.subscribed(now, policy, &subscribed)
             });
             self.push_recovered(conn, &subscribed);
+            self.renew_one(conn, sub);
             if let Some((shard, reply)) = confirm {
                 self.confirm(shard, reply, Ok(()));
             }
@@ -386,6 +394,42 @@ impl Core {
             });
         }
         self.settle(now);
+    }
+
+    /// Tells homes what others see of a connection now, in a channel or in all.
+    pub(super) fn renew(&mut self, conn: ConnRef, channel: Option<&str>) {
+        let first = self.slots.at(conn.slot).first_subscription;
+        if let Some(channel) = channel {
+            if let Some(sub) = self.local.find(first, channel) {
+                self.renew_one(conn, sub);
+            }
+            return;
+        }
+        let mut next = (first != NO_SUBSCRIPTIONS).then_some(first);
+        while let Some(sub) = next {
+            self.renew_one(conn, sub);
+            next = self.local.next_of(sub);
+        }
+    }
+
+    /// Tells a subscription's home what others see of it now, where that is something else. Of what
+    /// its client has not been told yet the session does not know all: it is looked at then.
+    pub(super) fn renew_one(&mut self, conn: ConnRef, sub: u32) {
+        if self.is_connecting(conn) {
+            return;
+        }
+        let Some(state) = self.subscriptions.states.get_mut(&sub) else { return };
+        let Some(known) = state.member.as_mut().filter(|_| state.asked.is_none()) else { return };
+        let Some(connection) = self.slots.get(conn).filter(|c| c.is_open()) else { return };
+        let Some(session) = connection.session.centrifuge() else { return };
+        let channel = self.local.name_of(sub);
+        let member = session.member_of(&channel);
+        if *known == member {
+            return;
+        }
+        *known = Arc::clone(&member);
+        let sub = self.local.ref_of(sub);
+        self.to_home(self.home_of(&channel), ToHome::Renew { channel, sub, member });
     }
 
     /// A subscription was not refreshed in time.

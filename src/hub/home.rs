@@ -105,6 +105,14 @@ impl Home {
             ToHome::Leave { channel, sub, format } => {
                 self.leave(now_ms, from, (&channel, sub, format), congestion, out);
             }
+            ToHome::Renew { channel, sub, member } => {
+                if let Some(channel) = self.directory.get_mut(&channel)
+                    && let Some(roster) = &mut channel.roster
+                    && !mutations::is_on(Mutation::KeepsFormerInfo)
+                {
+                    roster.renew(from, sub, member);
+                }
+            }
             ToHome::Publish { publication, reply } => {
                 let answer = self.publish(now_ms, (&publication, None), reply, congestion, out);
                 if reply != ReplyTo::Nobody {

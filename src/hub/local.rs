@@ -334,6 +334,11 @@ impl Local {
         self.channels[channel].name.clone().expect("a used channel has a name")
     }
 
+    /// What names the attempt of a subscription, found before.
+    pub fn ref_of(&self, sub: u32) -> SubRef {
+        SubRef { index: sub, generation: self.subs[sub as usize].generation }
+    }
+
     /// The connection's slot of a subscription, found before.
     pub fn slot_of(&self, sub: u32) -> u32 {
         self.subs[sub as usize].slot

@@ -229,6 +229,15 @@ pub enum ToHome {
         /// As in the `Join`.
         format: Format,
     },
+    /// Others see something else of a `Join` from now on.
+    Renew {
+        /// The channel.
+        channel: Name,
+        /// As in the `Join`.
+        sub: SubRef,
+        /// Who it is; the client and the user are the same.
+        member: Arc<MemberInfo>,
+    },
     /// A question about a channel.
     Read(Box<Read>),
     /// Give this its place in the channel's order and send it to all who are interested.

@@ -7,9 +7,6 @@ use crate::protocol::{MemberInfo, Name, Wants};
 
 /// The members of a channel that want presence, or to be announced.
 ///
-/// They are shown with the info that they came with. Of a refresh with another one their publications
-/// tell at once, and this when they come again. (centrifuge writes presence anew every 25 seconds.)
-///
 /// Every entry comes with a join and goes with the leave that names the same attempt, so that
 /// nobody stays who is gone.
 #[derive(Debug, Default)]
@@ -72,6 +69,16 @@ impl Roster {
             connections.announced += 1;
             Change { info: Arc::clone(info), of_user: connections.announced == 1 }
         })
+    }
+
+    /// Shows an attempt with another info from now on, if it is there. Nobody is told.
+    pub(super) fn renew(&mut self, shard: ShardId, sub: SubRef, info: Arc<MemberInfo>) {
+        if let Some(entry) = self.members.get_mut(&(shard, sub.index))
+            && entry.generation == sub.generation
+        {
+            debug_assert_eq!(entry.info.user, info.user, "it is counted as its user's");
+            entry.info = info;
+        }
     }
 
     /// Forgets an attempt; what is to be announced, if it was there and is.
@@ -153,6 +160,27 @@ mod tests {
         assert_eq!(roster.leave(0, sub(1, 4)), None);
         assert_eq!(roster.leave(2, sub(1, 5)), None);
         assert_eq!(roster.stats(), (1, 1));
+    }
+
+    #[test]
+    fn a_renewal_changes_the_attempt_that_it_names_and_makes_none() {
+        let mut roster = Roster::default();
+        let renewed = |n: &str| {
+            let json = Bytes::from(n.to_owned());
+            Arc::new(MemberInfo { client: "a".into(), user: "u".into(), json })
+        };
+        let seen = |roster: &Roster| roster.present()[0].json.clone();
+        roster.join(0, sub(1, 5), BOTH, &info("a", "u"));
+        roster.renew(0, sub(1, 5), renewed("1"));
+        assert_eq!(seen(&roster), "1");
+        for (shard, sub) in [(0, sub(1, 4)), (0, sub(1, 6)), (2, sub(1, 5)), (0, sub(2, 5))] {
+            roster.renew(shard, sub, renewed("2"));
+        }
+        assert_eq!((seen(&roster), roster.stats()), (Bytes::from("1"), (1, 1)));
+        let left = roster.leave(0, sub(1, 5)).map(|change| change.info.json.clone());
+        assert_eq!(left.as_deref(), Some(&b"1"[..]), "it goes as what it was last");
+        roster.renew(0, sub(1, 5), renewed("3"));
+        assert!(roster.is_empty() && roster.users.is_empty());
     }
 
     #[test]

@@ -65,6 +65,11 @@ pub enum Effect {
         /// The channel.
         channel: Name,
     },
+    /// Others may see something else of the connection from now on.
+    Renewed {
+        /// In this channel; `None`: in all.
+        channel: Option<Name>,
+    },
     /// Ask the backend. Ends in [`Session::backend_answered`](centrifuge::Session::backend_answered),
     /// unless the connection is gone by then.
     Ask {

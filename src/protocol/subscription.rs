@@ -17,6 +17,13 @@ pub struct MemberInfo {
     pub json: Bytes,
 }
 
+impl MemberInfo {
+    /// Bytes that this pins while it waits.
+    pub fn cost_bytes(&self) -> usize {
+        self.client.len() + self.user.len() + self.json.len()
+    }
+}
+
 /// What a subscription asks of its channel's home. Decided by the session, from the namespace, the
 /// token and the client's wish.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,9 +73,9 @@ impl SubscribeOptions {
 
     /// Whether nothing of it must be remembered once the home was asked.
     pub fn is_plain(&self) -> bool {
-        let Self { wants, recover, server_side, expire_at_unix_s, data, info, .. } = self;
+        let Self { wants, recover, server_side, expire_at_unix_s, data, info, member, .. } = self;
         let told = wants.position || wants.recovery || recover.is_some();
-        let said = data.is_some() || info.is_some();
+        let said = data.is_some() || info.is_some() || member.is_some();
         !told && !said && !server_side && *expire_at_unix_s == 0
     }
 }

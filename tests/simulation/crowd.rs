@@ -1,6 +1,9 @@
 //! Everybody outside the server: clients of all kinds, threads that are no shard, and the oracle.
 
-use std::{collections::BTreeMap, num::NonZeroUsize};
+use std::{
+    collections::{BTreeMap, HashMap},
+    num::NonZeroUsize,
+};
 
 use tiderace::{
     core::{Core, LinkMessage, OutsideAnswer},
@@ -49,6 +52,8 @@ pub struct Crowd {
     pub lost: u64,
     /// Ends of connections that were too many.
     pub limited: u64,
+    /// What a backend said last that others see of a connection.
+    pub infos: HashMap<(ShardId, ConnRef), String>,
 }
 
 impl Crowd {
@@ -68,6 +73,7 @@ impl Crowd {
             memories: Vec::new(),
             lost: 0,
             limited: 0,
+            infos: HashMap::new(),
         }
     }
 
@@ -238,7 +244,11 @@ impl Crowd {
                 let (_, id) = client.peer.connected()?;
                 let windows = client.peer.windows();
                 let (_, window) = windows.into_iter().find(|(of, _)| *of == channel)?;
-                Some((client.peer.user()?.to_owned(), id.clone(), window))
+                let user = client.peer.user()?.to_owned();
+                let info = self.infos.get(&(client.shard as ShardId, client.conn));
+                let info = info.map_or(String::new(), |info| format!(r#","conn_info":{info}"#));
+                let shown = format!(r#"{{"user":"{user}","client":"{id}"{info}}}"#);
+                Some((user, id.clone(), window, shown))
             })
             .collect();
         let name = &self.channels[channel];
@@ -246,21 +256,22 @@ impl Crowd {
             .home()
             .present(name)
             .iter()
-            .map(|info| info.client.clone())
+            .map(|info| String::from_utf8_lossy(&info.json).into_owned())
             .collect();
         known.sort_unstable();
-        let mut clients: Vec<String> = there.iter().map(|(_, id, _)| id.clone()).collect();
-        clients.sort_unstable();
+        let mut shown: Vec<&str> = there.iter().map(|(_, _, _, shown)| &**shown).collect();
+        shown.sort_unstable();
         assert!(
-            !self.features.presence && known.is_empty() || known == clients,
-            "who is in {name}"
+            !self.features.presence && known.is_empty() || known == shown,
+            "in {name} are {known:?}, not {shown:?}"
         );
+        let clients: Vec<String> = there.iter().map(|(_, id, ..)| id.clone()).collect();
         let by_user = self.features.by_user;
-        let users: Vec<String> = there.iter().map(|(user, _, _)| user.clone()).collect();
-        for (_, id, window) in &there {
+        let users: Vec<String> = there.iter().map(|(user, ..)| user.clone()).collect();
+        for (_, id, window, _) in &there {
             let Some(members) = &window.members else { continue };
-            let late = there.iter().filter(|(_, _, other)| other.asked_at > window.opened_at);
-            let late: Vec<String> = late.map(|(_, id, _)| id.clone()).collect();
+            let late = there.iter().filter(|(_, _, other, _)| other.asked_at > window.opened_at);
+            let late: Vec<String> = late.map(|(_, id, ..)| id.clone()).collect();
             let (all, late) = if by_user { (&users, &Vec::new()) } else { (&clients, &late) };
             let is_true = members.is_true(all, late);
             assert!(is_true || dropped > 0, "{id} was told {members:?}, and there are {all:?}");

@@ -330,7 +330,9 @@ impl World {
                 (Will::Subscribe(channel), Act::Subscribe { channel: name, terms, recover })
             }
             _ => {
-                let act = Act::Refresh { expired: false, expire_at_unix_s: 0, info: None };
+                let info = node.random.chance(75).then(|| crowd.oracle.tick().to_string());
+                let info = info.map(Bytes::from);
+                let act = Act::Refresh { expired: false, expire_at_unix_s: 0, info };
                 (Will::Refresh, act)
             }
         };
@@ -352,8 +354,12 @@ impl World {
         if self.orders.is_empty() {
             return;
         }
-        let Self { node, orders, .. } = self;
+        let Self { node, orders, crowd, .. } = self;
         let (shard, conn, order) = orders.swap_remove(node.random.below(orders.len()));
+        if let Act::Refresh { info: Some(info), .. } = &order.act {
+            let info = String::from_utf8_lossy(info).into_owned();
+            crowd.infos.insert((shard, conn), info);
+        }
         let from = node.random.below(node.shards()) as ShardId;
         let order = ToHome::Order { conn, order, reply: ReplyTo::Nobody };
         node.cores[usize::from(shard)].link(node.now, from, LinkMessage::ToHome(order));

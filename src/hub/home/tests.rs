@@ -333,6 +333,45 @@ fn who_comes_is_announced_behind_its_own_grant_and_seen_until_it_leaves() {
 }
 
 #[test]
+fn who_is_renewed_is_seen_so_until_it_leaves_and_nobody_is_told() {
+    let mut home = home();
+    let seen = Wants { presence: true, join_leave: true, ..Wants::default() };
+    let renew = |channel: &str, index, json| ToHome::Renew {
+        channel: channel.into(),
+        sub: SubRef { index, generation: 0 },
+        member: Arc::new(MemberInfo {
+            client: format!("client-{index}"),
+            user: "u".into(),
+            json: Bytes::from_static(json),
+        }),
+    };
+    let present = |home: &Home| {
+        let present = home.present("h:a");
+        let texts = present.iter().map(|info| String::from_utf8_lossy(&info.json).into_owned());
+        texts.collect::<Vec<_>>()
+    };
+    for index in [1, 2] {
+        apply(&mut home, 0, join_as("h:a", index, Format::Centrifuge, seen, None));
+    }
+    assert!(apply(&mut home, 0, renew("h:a", 1, b"new")).is_empty());
+    assert_eq!(present(&home), ["new", r#"{"client":2}"#]);
+    let leave = |index| ToHome::Leave {
+        channel: "h:a".into(),
+        sub: SubRef { index, generation: 0 },
+        format: Format::Centrifuge,
+    };
+    let out = said(&apply(&mut home, 0, leave(1)));
+    assert_eq!(out, [r#"0 told in 3: {"push":{"channel":"h:a","leave":{"info":new}}}"#]);
+    for message in [renew("h:a", 1, b"late"), renew("h:b", 2, b"elsewhere")] {
+        assert!(apply(&mut home, 0, message).is_empty());
+        assert_eq!(present(&home), [r#"{"client":2}"#]);
+    }
+    apply(&mut home, 0, leave(2));
+    assert!(apply(&mut home, 0, renew("h:a", 2, b"late")).is_empty());
+    assert_eq!((home.channels(), home.present("h:a").len()), (0, 0));
+}
+
+#[test]
 fn a_channel_that_is_full_or_unknown_refuses() {
     let mut home = home();
     let join = |channel, index| join_as(channel, index, Format::Plain, Wants::default(), None);

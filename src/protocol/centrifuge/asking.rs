@@ -124,7 +124,7 @@ impl Session {
             About::Connect(wishes) => {
                 self.connect_answered(now, policy, command, &wishes, answer, out)
             }
-            About::Refresh => self.refresh_answered(now, policy, answer),
+            About::Refresh => self.refresh_answered(now, policy, answer, out),
             About::SubRefresh { channel } => {
                 self.sub_refresh_answered(now, policy, channel, &answer, out);
                 Ok(())
@@ -507,13 +507,16 @@ mod tests {
         let mut session = connected(&policy, 0);
         let channel = Name::from("a");
         session.expires(NOW, &policy, &channel, NOW.unix_s + 5, Some(b"1"));
-        for (answer, seen) in [
-            (BackendAnswer::Failed(Failure::Unreachable), "1"),
-            (BackendAnswer::SubRefresh(refreshed(200, None)), "1"),
-            (BackendAnswer::SubRefresh(refreshed(0, Some("2"))), "2"),
+        for (answer, seen, renewed) in [
+            (BackendAnswer::Failed(Failure::Unreachable), "1", false),
+            (BackendAnswer::SubRefresh(refreshed(200, None)), "1", false),
+            (BackendAnswer::SubRefresh(refreshed(0, Some("2"))), "2", true),
         ] {
             let about = asked(due(&mut session, later(100), &policy)).about;
-            assert!(answered(&mut session, later(100), &policy, about, answer).is_empty());
+            let out = answered(&mut session, later(100), &policy, about, answer);
+            let told =
+                matches!(&out[..], [Effect::Renewed { channel: Some(of) }] if *of == channel);
+            assert!(if renewed { told } else { out.is_empty() }, "{out:?}");
             assert_eq!(session.channel_info("a"), Some(seen.as_bytes()));
             session.expires(NOW, &policy, &channel, NOW.unix_s + 5, None);
         }
@@ -523,6 +526,20 @@ mod tests {
         assert!(info.ends_with(br#""chan_info":2}"#), "{info:?}");
         session.forget("a");
         assert_eq!(session.channel_info("a"), None);
+    }
+
+    #[test]
+    fn what_others_see_of_a_connection_changes_when_the_backend_says_so() {
+        let policy = policy();
+        let mut session = connected(&policy, 10);
+        for (info, renewed) in [(None, false), (Some("1"), true), (Some("1"), false)] {
+            let about = asked(due(&mut session, later(100), &policy)).about;
+            let answer = BackendAnswer::Refresh(refreshed(200, info));
+            let out = answered(&mut session, later(100), &policy, about, answer);
+            let told = matches!(&out[..], [Effect::Renewed { channel: None }]);
+            assert!(if renewed { told } else { out.is_empty() }, "{out:?}");
+            session.refreshed(NOW, &policy, NOW.unix_s + 10, None);
+        }
     }
 
     #[test]

@@ -70,7 +70,7 @@ impl Session {
             out.push(error(id, ErrorCode::EXPIRED));
             return Ok(());
         }
-        self.prolong(now, policy, expire_at_unix_s, claims.info, claims.meta);
+        out.extend(self.prolong(now, policy, expire_at_unix_s, claims.info, claims.meta));
         let expiry = self.expiry(now, policy);
         out.push(Effect::Reply(reply::result(id, "refresh", |object| expiry.write(object))));
         Ok(())
@@ -88,6 +88,7 @@ impl Session {
         reply::refresh_push(self.expiry(now, policy))
     }
 
+    /// What follows of it, if others see something else now.
     fn prolong(
         &mut self,
         now: Now,
@@ -95,10 +96,11 @@ impl Session {
         expire_at_unix_s: u64,
         info: Option<Bytes>,
         meta: Option<Bytes>,
-    ) {
+    ) -> Option<Effect> {
         let credentials = self.credentials_mut();
         credentials.expire_at_unix_s = expire_at_unix_s;
         credentials.refreshing = false;
+        let renewed = info.is_some() && info.as_deref() != credentials.info.as_deref();
         if info.is_some() {
             credentials.set_info(info);
         }
@@ -106,6 +108,7 @@ impl Session {
             credentials.set_meta(meta);
         }
         self.settle_credentials(now, policy);
+        renewed.then_some(Effect::Renewed { channel: None })
     }
 
     /// Ends, or asks about, what has expired; `Err` ends the connection.
@@ -171,6 +174,7 @@ impl Session {
         now: Now,
         policy: &Policy,
         answer: BackendAnswer,
+        out: &mut Vec<Effect>,
     ) -> Result<(), CloseReason> {
         let (at_unix_s, info, meta) = match answer {
             BackendAnswer::Refresh(Refreshed::Until { expire_at_unix_s, info, meta }) => {
@@ -182,7 +186,7 @@ impl Session {
         if now.is_past(at_unix_s) {
             return Err(CloseReason::CONNECTION_EXPIRED);
         }
-        self.prolong(now, policy, at_unix_s, info, meta);
+        out.extend(self.prolong(now, policy, at_unix_s, info, meta));
         Ok(())
     }
 
@@ -207,7 +211,12 @@ impl Session {
             _ => None,
         };
         match until {
-            Some((at_unix_s, info)) => self.expires(now, policy, &channel, at_unix_s, info),
+            Some((at_unix_s, info)) => {
+                self.expires(now, policy, &channel, at_unix_s, info);
+                if info.is_some() {
+                    out.push(Effect::Renewed { channel: Some(channel) });
+                }
+            }
             None => {
                 self.forget(&channel);
                 self.settle_credentials(now, policy);

@@ -228,9 +228,14 @@ impl Session {
         Arc::new(MemberInfo { client, user: Name::clone(&self.user), json })
     }
 
+    /// Who the connection is in a channel, by what is known of its subscription there.
+    pub fn member_of(&self, channel: &str) -> Arc<MemberInfo> {
+        self.member(self.channel_info(channel))
+    }
+
     /// Who the connection is to those who get what it publishes to `channel`, as JSON.
     fn publisher(&self, channel: &str) -> Bytes {
-        Bytes::clone(&self.member(self.channel_info(channel)).json)
+        Bytes::clone(&self.member_of(channel).json)
     }
 
     /// When [`due`](Self::due) is to be called next, in milliseconds of the monotonic clock;
@@ -428,6 +433,7 @@ mod tests {
                 format!("{command} ask {} {:?} {call}", ask.proxy.0, ask.call.method())
             }
             Effect::Expire { channel } => format!("expire {channel}"),
+            Effect::Renewed { channel } => format!("renewed {channel:?}"),
             Effect::Request { command, request } => match request {
                 Request::Connect { user, .. } => format!("{command} connect {user}"),
                 Request::Subscribe { channel, .. } => format!("{command} subscribe {channel}"),
@@ -983,6 +989,7 @@ mod tests {
                 Effect::Reply(bytes) => assert!(!bytes.contains(&b'\n')),
                 Effect::Binary(_) => panic!("JSON sessions send text"),
                 Effect::Expire { .. }
+                | Effect::Renewed { .. }
                 | Effect::Ask { .. }
                 | Effect::KeysWanted(_)
                 | Effect::Disconnect { .. } => panic!("nothing here leads to it"),
