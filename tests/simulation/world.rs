@@ -330,8 +330,7 @@ impl World {
                 (Will::Subscribe(channel), Act::Subscribe { channel: name, terms, recover })
             }
             _ => {
-                let info = node.random.chance(75).then(|| crowd.oracle.tick().to_string());
-                let info = info.map(Bytes::from);
+                let info = Some(Bytes::from(crowd.oracle.tick().to_string()));
                 let act = Act::Refresh { expired: false, expire_at_unix_s: 0, info };
                 (Will::Refresh, act)
             }
