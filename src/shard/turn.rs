@@ -320,8 +320,10 @@ impl Shard {
         }
         let timeout = Duration::from_millis(wait_ms);
         self.enter(|ring| ring.wait(timeout));
-        sleeper.awake();
-        let missed = wait_ms == SLEEP_MS_MAX
+        // A claimed wake may be later than the ceiling where shards wait for a CPU: it is not missed.
+        let unclaimed = sleeper.awake();
+        let missed = unclaimed
+            && wait_ms == SLEEP_MS_MAX
             && !self.shell.ports.all_empty()
             && self.epoch.elapsed().as_millis() as u64 >= now.monotonic_ms + SLEEP_MS_MAX;
         let counters = self.core.counters();
