@@ -127,7 +127,7 @@ fn who_slept_to_the_end_knows_whether_a_wake_is_on_its_way() {
         sleeper.announce();
         if queue.load(Ordering::Acquire) == 0 {
             assert!(sender.join().unwrap());
-            assert!(!sleeper.awake(), "the sender wakes it");
+            assert!(sleeper.is_claimed() && !sleeper.awake(), "the sender wakes it");
             sleeper.announce();
             assert!(sleeper.awake(), "nobody wakes it");
         }
