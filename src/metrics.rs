@@ -87,7 +87,8 @@ counters! {
     wakes_sent,
     /// Times that the shard slept.
     sleeps,
-    /// Sleeps that ended at their ceiling although work was there: must stay 0.
+    /// Sleeps that ended at their ceiling although work was there and nobody was about to wake the
+    /// shard: must stay 0.
     sleeps_missed_work,
     /// Calls of `io_uring_enter`.
     ring_enters,

@@ -101,6 +101,23 @@ fn a_body_too_large_is_refused_before_it_is_sent() {
 }
 
 #[test]
+fn who_sends_much_too_much_is_told_so() {
+    let server = Server::dev(&[]);
+    let key = &server.api_key;
+    let mut request = format!(
+        "POST /api/publish HTTP/1.1\r\nHost: t\r\nX-API-Key: {key}\r\nContent-Length: 1500000\r\n\r\n"
+    )
+    .into_bytes();
+    request.resize(request.len() + 1_500_000, b'x');
+    // How much of it comes before the answer is on its way is another in each of them.
+    for _ in 0..20 {
+        let mut connection = Connection::open(server.address);
+        connection.send_what_is_taken(&request);
+        assert_eq!(connection.response().status, 413);
+    }
+}
+
+#[test]
 fn pipelined_requests_are_answered_in_their_order() {
     let server = Server::dev(&[]);
     let headers = format!("X-API-Key: {}\r\n", server.api_key);

@@ -112,6 +112,28 @@ fn two_senders_wake_the_receiver() {
     all_messages_arrive(2, sleep::Sleeper::new);
 }
 
+#[test]
+fn who_slept_to_the_end_knows_whether_a_wake_is_on_its_way() {
+    loom::model(|| {
+        let sleeper = Arc::new(sleep::Sleeper::new());
+        let queue = Arc::new(AtomicUsize::new(0));
+        let sender = {
+            let (sleeper, queue) = (sleeper.clone(), queue.clone());
+            thread::spawn(move || {
+                queue.store(1, Ordering::Release);
+                sleeper.claim_wake()
+            })
+        };
+        sleeper.announce();
+        if queue.load(Ordering::Acquire) == 0 {
+            assert!(sender.join().unwrap());
+            assert!(sleeper.is_claimed() && !sleeper.awake(), "the sender wakes it");
+            sleeper.announce();
+            assert!(sleeper.awake(), "nobody wakes it");
+        }
+    });
+}
+
 /// A test of the test. A deadlock of the model may abort the process, so it runs in one of its own.
 #[test]
 fn without_fences_a_wake_is_lost() {

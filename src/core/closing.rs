@@ -149,11 +149,15 @@ impl Core {
         }
     }
 
-    /// Throws away what the peer sends of which nothing is read any more, within a bound.
+    /// Throws away what the peer sends of which nothing is read any more, within a bound. An answer
+    /// that is there goes out first, or who sends too much would not be told so; until then the
+    /// connection's deadline is the bound.
     pub(super) fn discard(&mut self, now: Now, conn: ConnRef, bytes: usize) {
         let connection = self.slots.at(conn.slot);
         connection.discarded_bytes = connection.discarded_bytes.saturating_add(bytes as u32);
-        if connection.discarded_bytes > DISCARDED_BYTES_MAX {
+        let writer = &connection.writer;
+        let answered = writer.unfilled() == 0 && !writer.is_idle();
+        if connection.discarded_bytes > DISCARDED_BYTES_MAX && !answered {
             self.close(now, conn, CloseReason::BAD_REQUEST);
             self.abort(conn);
         }

@@ -36,9 +36,15 @@ impl Sleeper {
         self.sleeping.store(false, Ordering::Relaxed);
     }
 
-    /// The receiver has waited, whatever ended it.
-    pub fn awake(&self) {
-        self.sleeping.store(false, Ordering::Relaxed);
+    /// Whether a sender has claimed to wake the receiver, which has not seen it yet.
+    pub fn is_claimed(&self) -> bool {
+        !self.sleeping.load(Ordering::Relaxed)
+    }
+
+    /// The receiver has waited, whatever ended it. `true`: no sender claimed to wake it, so what is
+    /// there now came at this very moment, or a wake was lost.
+    pub fn awake(&self) -> bool {
+        self.sleeping.swap(false, Ordering::Relaxed)
     }
 
     /// Asked by a sender after it pushed all that it has for this shard: `true` means that this

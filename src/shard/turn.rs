@@ -39,6 +39,8 @@ const COMMANDS_PER_TURN: usize = 1_024;
 const LINK_MESSAGES_PER_TURN: usize = crate::limits::LINK_ENTRIES;
 /// Pause before accepting is tried again when descriptors ran out.
 const ACCEPT_RETRY_MS: u64 = 100;
+/// How long a shard that slept to the end waits for the claim of whoever brought it something.
+const CLAIM_TIME: Duration = Duration::from_millis(100);
 
 /// Everything that a shard starts with.
 pub struct Start {
@@ -320,10 +322,14 @@ impl Shard {
         }
         let timeout = Duration::from_millis(wait_ms);
         self.enter(|ring| ring.wait(timeout));
-        sleeper.awake();
-        let missed = wait_ms == SLEEP_MS_MAX
+        let late = wait_ms == SLEEP_MS_MAX
             && !self.shell.ports.all_empty()
             && self.epoch.elapsed().as_millis() as u64 >= now.monotonic_ms + SLEEP_MS_MAX;
+        if late && !sleeper.is_claimed() {
+            // Where shards wait for a CPU, a sender may stand between its push and its claim.
+            self.enter(|ring| ring.wait(CLAIM_TIME));
+        }
+        let missed = sleeper.awake() && late;
         let counters = self.core.counters();
         counters.sleeps += 1;
         counters.sleeps_missed_work += u64::from(missed);

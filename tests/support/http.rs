@@ -45,6 +45,11 @@ impl Connection {
         self.reader.get_mut().write_all(bytes).expect("the server reads");
     }
 
+    /// Sends to a server that may stop reading at any time.
+    pub fn send_what_is_taken(&mut self, bytes: &[u8]) {
+        let _ = self.reader.get_mut().write_all(bytes);
+    }
+
     /// Sends no more.
     pub fn finish(&mut self) {
         self.reader.get_ref().shutdown(Shutdown::Write).expect("the connection is open");
