@@ -59,11 +59,10 @@ impl Core {
                 self.subscribe(now, conn, Pending { command, place }, &channel, *options, None);
             }
             Request::Prolong { channel, expire_at_unix_s } => {
-                let first = self.slots.at(conn.slot).first_subscription;
-                // centrifuge answers so who is not subscribed.
-                let answer = match self.local.find(first, &channel) {
-                    Some(_) => Answer::Prolonged { channel, expire_at_unix_s },
-                    None => Answer::Failed(ErrorCode::PERMISSION_DENIED),
+                let answer = match self.may_prolong(conn, &channel) {
+                    true => Answer::Prolonged { channel, expire_at_unix_s },
+                    // centrifuge answers so who is not subscribed.
+                    false => Answer::Failed(ErrorCode::PERMISSION_DENIED),
                 };
                 self.answer(now, conn, place, command, answer);
             }
@@ -106,6 +105,14 @@ impl Core {
                 self.to_home(home, ToHome::Read(Box::new(Read { channel, query, reply })));
             }
         }
+    }
+
+    /// Whether a client is in a channel: until it is granted, nobody but the grant says until when a
+    /// subscription lives.
+    fn may_prolong(&mut self, conn: ConnRef, channel: &str) -> bool {
+        let first = self.slots.at(conn.slot).first_subscription;
+        let sub = self.local.find(first, channel);
+        sub.is_some_and(|sub| self.local.is_active(sub))
     }
 
     /// Why a publication cannot be taken now.

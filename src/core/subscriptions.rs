@@ -294,6 +294,11 @@ impl Core {
         if !server_side {
             self.answer(now, conn, place, command, Answer::Subscribed(Some(Box::new(subscribed))));
         } else if self.is_connecting(conn) && confirm.is_none() {
+            // Now, and not with the answer: its client may have left it by then, and come back.
+            let policy = &self.process.settings.policy;
+            if let Some(session) = self.slots.at(conn.slot).session.centrifuge() {
+                session.entered(now, policy, &subscribed);
+            }
             self.connect_progress(now, conn, Some(subscribed));
         } else {
             self.tell(now, conn, |session, policy, now| {
@@ -388,7 +393,7 @@ impl Core {
         self.settle(now);
     }
 
-    /// A subscription was not refreshed in time.
+    /// A subscription, which is active since its grant says when it expires, was not refreshed in time.
     pub(super) fn subscription_expired(&mut self, now: Now, conn: ConnRef, channel: &Name) {
         let first = self.slots.at(conn.slot).first_subscription;
         let Some(sub) = self.local.find(first, channel) else { return };
@@ -396,12 +401,8 @@ impl Core {
             self.close(now, conn, CloseReason::SUBSCRIPTION_EXPIRED);
             return;
         }
-        // Of what was not active yet the client has not heard; its own command is refused.
-        if self.end(now, conn, sub, Answer::Failed(ErrorCode::EXPIRED)) {
-            self.tell(now, conn, |session, _, _| {
-                session.unsubscribed(channel, Unsubscribed::EXPIRED)
-            });
-        }
+        self.leave(conn, sub);
+        self.tell(now, conn, |session, _, _| session.unsubscribed(channel, Unsubscribed::EXPIRED));
     }
 
     /// Sends a connection what its session says of something that it did not ask for.

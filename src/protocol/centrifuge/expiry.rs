@@ -230,19 +230,10 @@ impl Session {
         self.settle_credentials(now, policy);
     }
 
-    /// Takes note of a subscription's expiry, and takes it out of what the client is told where the
-    /// client is not who refreshes it.
-    pub(super) fn expires_quietly(
-        &mut self,
-        now: Now,
-        policy: &Policy,
-        subscribed: &mut Subscribed,
-    ) {
-        let at_unix_s = &mut subscribed.options.expire_at_unix_s;
-        self.expires(now, policy, &subscribed.channel, *at_unix_s);
-        if policy.asked_about(ChannelEvent::SubRefresh, &subscribed.channel).is_some() {
-            *at_unix_s = 0;
-        }
+    /// One of the subscriptions with which the connection begins is granted; the answer to the connect
+    /// tells the client.
+    pub fn entered(&mut self, now: Now, policy: &Policy, subscribed: &Subscribed) {
+        self.expires(now, policy, &subscribed.channel, subscribed.options.expire_at_unix_s);
     }
 
     /// The subscription is over: it does not expire any more.
@@ -319,6 +310,14 @@ pub(super) fn check_user(policy: &Policy, claims: &ConnectionClaims) -> Result<(
         return Err(CloseReason::PERMISSION_DENIED);
     }
     Ok(())
+}
+
+/// Takes a subscription's expiry out of what the client is told, where the client is not who
+/// refreshes it.
+pub(super) fn hide_expiry(policy: &Policy, subscribed: &mut Subscribed) {
+    if policy.asked_about(ChannelEvent::SubRefresh, &subscribed.channel).is_some() {
+        subscribed.options.expire_at_unix_s = 0;
+    }
 }
 
 /// When a connection with these claims must have been refreshed; 0 is never.

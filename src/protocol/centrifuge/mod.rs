@@ -178,7 +178,9 @@ impl Session {
             }
             Answer::Subscribed(None) => reply::empty(command, "subscribe"),
             Answer::Subscribed(Some(mut subscribed)) => {
-                self.expires_quietly(now, policy, &mut subscribed);
+                let at_unix_s = subscribed.options.expire_at_unix_s;
+                self.expires(now, policy, &subscribed.channel, at_unix_s);
+                expiry::hide_expiry(policy, &mut subscribed);
                 reply::result(command, "subscribe", |object| {
                     reply::write_subscribed(object, &subscribed, now.unix_s);
                 })
