@@ -28,7 +28,7 @@ impl LinkMessage {
     }
 
     /// Bytes of publications, and of what clients said, that the message pins.
-    fn publication_bytes(&self) -> usize {
+    pub fn publication_bytes(&self) -> usize {
         match self {
             Self::ToHome(ToHome::Publish { publication, .. }) => publication.cost_bytes(),
             Self::ToHome(ToHome::PublishHandled { handled, .. }) => {
