@@ -7,6 +7,7 @@ use crate::{
     frame::Range,
     hub::{ConnRef, HomeAnswer, Pending, Publication, Read, ReplyTo, ToHome},
     limits::COMMANDS_IN_FLIGHT_MAX,
+    mutations::{self, Mutation},
     protocol::{
         Answer, ErrorCode, Name, Now, Outgoing, Request, Subscribed, centrifuge,
         handler::ConnectionRef,
@@ -47,6 +48,9 @@ impl Core {
             _ => None,
         };
         if let Some(error) = refusal {
+            if mutations::is_on(Mutation::ForgetsExpiry) {
+                self.forget_expiry(conn, &request);
+            }
             self.answer(now, conn, place, command, Answer::Failed(error));
             return;
         }
@@ -107,12 +111,21 @@ impl Core {
         }
     }
 
+    /// A mistake: what its client asked to end, and did not, is taken for ended.
+    fn forget_expiry(&mut self, conn: ConnRef, request: &Request) {
+        let session = self.slots.at(conn.slot).session.centrifuge();
+        if let (Request::Unsubscribe { channel }, Some(session)) = (request, session) {
+            session.forget(channel);
+        }
+    }
+
     /// Whether a client is in a channel: until it is granted, nobody but the grant says until when a
     /// subscription lives.
     fn may_prolong(&mut self, conn: ConnRef, channel: &str) -> bool {
         let first = self.slots.at(conn.slot).first_subscription;
         let sub = self.local.find(first, channel);
-        sub.is_some_and(|sub| self.local.is_active(sub))
+        let is_on = mutations::is_on(Mutation::ProlongsPending);
+        sub.is_some_and(|sub| self.local.is_active(sub) || is_on)
     }
 
     /// Why a publication cannot be taken now.

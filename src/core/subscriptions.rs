@@ -346,10 +346,19 @@ impl Core {
             if self.subscriptions.has_position(sub) {
                 let generation = self.slots.at(member.slot).generation;
                 self.lose(ConnRef { slot: member.slot, generation }, sub);
-            } else {
+            } else if self.counters.publications_missed == 0
+                || !mutations::is_on(Mutation::FreezesMissed)
+            {
                 self.counters.publications_missed += 1;
             }
         }
+    }
+
+    /// Subscribers that a gap is not told to, to be checked by tests.
+    pub fn without_position(&self, local: LocalId) -> usize {
+        let members = self.local.channel_of(local).map(|channel| self.local.all_members(channel));
+        let members = members.unwrap_or_default();
+        members.iter().filter(|member| !self.subscriptions.has_position(member.sub())).count()
     }
 
     /// A subscription's position is lost.
@@ -397,6 +406,9 @@ impl Core {
     pub(super) fn subscription_expired(&mut self, now: Now, conn: ConnRef, channel: &Name) {
         let first = self.slots.at(conn.slot).first_subscription;
         let Some(sub) = self.local.find(first, channel) else { return };
+        if mutations::is_on(Mutation::KeepsExpired) {
+            return;
+        }
         if self.subscriptions.is_server_side(sub) {
             self.close(now, conn, CloseReason::SUBSCRIPTION_EXPIRED);
             return;
