@@ -270,6 +270,16 @@ impl Channels {
         if well_formed { Ok(options) } else { Err(NameFault::Malformed) }
     }
 
+    /// What holds in a channel that a token or the backend names, of at most
+    /// [`max_length`](Self::max_length) bytes: what else it may be called is theirs to say, as in
+    /// Centrifugo. `None` when its namespace does not exist.
+    pub fn granted(&self, channel: &str) -> Option<&Arc<ChannelOptions>> {
+        if channel.len() > self.max_length {
+            return None;
+        }
+        self.options(channel)
+    }
+
     /// Whether nobody may subscribe to `channel` without a token.
     pub fn is_private(&self, channel: &str) -> bool {
         !self.private_prefix.is_empty() && channel.starts_with(&*self.private_prefix)

@@ -1,7 +1,8 @@
 //! Every code that a client is told, in one table: why a request failed, a subscription ended, a connection ended.
 //!
 //! The numbers and texts are the Centrifuge protocol's (centrifuge `errors.go`, `unsubscribe.go`,
-//! `disconnect.go`) and RFC 6455's (section 7.4). `tiderace codes` prints the table.
+//! `disconnect.go`) and RFC 6455's (section 7.4). Some of them this server has no occasion for, and
+//! the table says so. `tiderace codes` prints it.
 
 /// An error reply of the Centrifuge protocol (centrifuge `errors.go`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +54,8 @@ impl CloseReason {
 pub struct Line {
     /// Where it is told: `error`, `unsubscribe` or `close`.
     pub kind: &'static str,
+    /// The constant's name, such as `SLOW`.
+    pub name: &'static str,
     /// The code on the wire.
     pub code: u16,
     /// The text on the wire.
@@ -63,14 +66,25 @@ pub struct Line {
     pub meaning: &'static str,
 }
 
+/// The end of the meaning of a code that the server has no occasion for.
+const NEVER_TOLD: &str = " Never told by the server itself.";
+
+impl Line {
+    /// Whether the server tells it by itself. What it does not tell may still come from a backend
+    /// or an embedder that names it.
+    pub fn is_told(&self) -> bool {
+        !self.meaning.ends_with(NEVER_TOLD)
+    }
+}
+
 impl ErrorCode {
     const fn new(code: u16, message: &'static str) -> Self {
         Self { code, message, temporary: matches!(code, 100 | 111 | 113) }
     }
 
-    const fn line(self, meaning: &'static str) -> Line {
+    const fn line(self, name: &'static str, meaning: &'static str) -> Line {
         let client = if self.temporary { "may try again" } else { "fails the request" };
-        Line { kind: "error", code: self.code, text: self.message, client, meaning }
+        Line { kind: "error", name, code: self.code, text: self.message, client, meaning }
     }
 }
 
@@ -79,9 +93,9 @@ impl Unsubscribed {
         Self { code, reason }
     }
 
-    const fn line(self, meaning: &'static str) -> Line {
+    const fn line(self, name: &'static str, meaning: &'static str) -> Line {
         let client = if self.code >= 2500 { "subscribes again" } else { "stays unsubscribed" };
-        Line { kind: "unsubscribe", code: self.code, text: self.reason, client, meaning }
+        Line { kind: "unsubscribe", name, code: self.code, text: self.reason, client, meaning }
     }
 }
 
@@ -90,13 +104,13 @@ impl CloseReason {
         Self { code, reason }
     }
 
-    const fn line(self, meaning: &'static str) -> Line {
+    const fn line(self, name: &'static str, meaning: &'static str) -> Line {
         let client = match self.code {
             ..3000 => "up to the client",
             _ if self.reconnects() => "reconnects",
             _ => "stays away",
         };
-        Line { kind: "close", code: self.code, text: self.reason, client, meaning }
+        Line { kind: "close", name, code: self.code, text: self.reason, client, meaning }
     }
 }
 
@@ -110,7 +124,7 @@ macro_rules! table {
         })*
 
         /// The table.
-        pub const TABLE: &[Line] = &[$($($type::$name.line(concat!($($doc),+)),)*)*];
+        pub const TABLE: &[Line] = &[$($($type::$name.line(stringify!($name), concat!($($doc),+)),)*)*];
     };
 }
 
@@ -119,6 +133,7 @@ ErrorCode {
     /// A bug or a failed resource on our side.
     INTERNAL = 100, "internal server error";
     /// The request needs an identity that the connection does not have.
+    /// Never told by the server itself.
     UNAUTHORIZED = 101, "unauthorized";
     /// The channel's namespace does not exist.
     UNKNOWN_CHANNEL = 102, "unknown channel";
@@ -143,6 +158,7 @@ ErrorCode {
     /// The position is not in the stream any more.
     UNRECOVERABLE_POSITION = 112, "unrecoverable position";
     /// The stream changed between two pages.
+    /// Never told by the server itself.
     CONCURRENT_PAGINATION = 113, "concurrent pagination";
 }
 
@@ -154,6 +170,7 @@ Unsubscribed {
     /// The subscription was not refreshed in time.
     EXPIRED = 2501, "expired";
     /// What was granted does not hold any more; clients get a new token.
+    /// Never told by the server itself.
     STATE_INVALIDATED = 2502, "state invalidated";
 }
 
@@ -165,6 +182,7 @@ CloseReason {
     /// The peer broke RFC 6455.
     PROTOCOL_ERROR = 1002, "protocol error";
     /// A data type that this endpoint does not take.
+    /// Never told by the server itself.
     UNSUPPORTED_DATA = 1003, "unsupported data";
     /// A text message that is not UTF-8.
     INVALID_PAYLOAD = 1007, "invalid UTF-8";
@@ -188,17 +206,20 @@ CloseReason {
     SUBSCRIPTION_EXPIRED = 3006, "subscription expired";
     /// The outbound queue was over its bound.
     SLOW = 3008, "slow";
-    /// Writing to the peer failed.
+    /// Writing to the peer failed, so that nothing reaches it any more.
+    /// Never told by the server itself.
     WRITE_ERROR = 3009, "write error";
     /// The client's position in a stream was lost.
     INSUFFICIENT_STATE = 3010, "insufficient state";
     /// The backend asked the client to reconnect.
+    /// Never told by the server itself.
     FORCE_RECONNECT = 3011, "force reconnect";
     /// The client did not answer a ping in time.
     NO_PONG = 3012, "no pong";
     /// The client sent more than it may.
     TOO_MANY_REQUESTS = 3013, "too many requests";
     /// What was granted to the client does not hold any more.
+    /// Never told by the server itself.
     STATE_INVALIDATED = 3014, "state invalidated";
     /// The connection token is malformed or wrongly signed.
     INVALID_TOKEN = 3500, "invalid token";
@@ -213,12 +234,15 @@ CloseReason {
     /// The connection has too many channels.
     CHANNEL_LIMIT = 3505, "channel limit";
     /// A message was not sent as the transport demands.
+    /// Never told by the server itself.
     INAPPROPRIATE_PROTOCOL = 3506, "inappropriate protocol";
     /// The client may not connect.
     PERMISSION_DENIED = 3507, "permission denied";
     /// The feature is not available here.
+    /// Never told by the server itself.
     NOT_AVAILABLE = 3508, "not available";
     /// The client caused too many errors.
+    /// Never told by the server itself.
     TOO_MANY_ERRORS = 3509, "too many errors";
 }
 }

@@ -130,13 +130,19 @@ fn agent(endpoint: &Endpoint) -> ureq::Agent {
 
 fn fetch_with(agent: &ureq::Agent, endpoint: &Endpoint) -> Result<KeySet, String> {
     let request = agent.get(&endpoint.url).header("Accept", "application/json");
-    let mut response = request.call().map_err(|error| error.to_string())?;
+    let words = |error: ureq::Error| match error {
+        ureq::Error::Timeout(_) => format!("it did not answer within {:?}", endpoint.timeout),
+        ureq::Error::Io(error) => error.to_string(),
+        ureq::Error::BodyExceedsLimit(bytes) => format!("its answer is above {bytes} bytes"),
+        error => error.to_string(),
+    };
+    let mut response = request.call().map_err(words)?;
     let status = response.status().as_u16();
     if status != 200 {
         return Err(format!("it answered {status}"));
     }
     let body = response.body_mut().with_config().limit(KEY_SET_BYTES_MAX).read_to_vec();
-    KeySet::parse(&body.map_err(|error| error.to_string())?)
+    KeySet::parse(&body.map_err(words)?)
 }
 
 #[cfg(test)]
@@ -285,7 +291,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
         let endpoint = Endpoint { timeout: Duration::from_millis(20), ..Endpoint::new(url) };
-        assert!(fetch(&endpoint).unwrap_err().contains("timeout"));
+        assert_eq!(fetch(&endpoint).unwrap_err(), "it did not answer within 20ms");
     }
 
     #[test]

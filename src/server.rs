@@ -29,7 +29,7 @@ use crate::{
     api::{ErrorMode, ProcessStats},
     auth::{DeviceTable, Devices, SignedDevices, Verdict},
     backend::{self, Backend, Bounds, Trust, Workers},
-    config::{self, Config},
+    config::{self, Config, Fault},
     core::{Endpoint, Endpoints, OutsideCall, Process, Route, Settings, WatchSettings},
     hub::HashKey,
     limits::{CLOSE_TIMEOUT_MS, LINK_ENTRIES, SHARDS_MAX},
@@ -158,16 +158,9 @@ impl Builder {
         };
         let shutdown_timeout = self.config.shutdown.timeout.min(DURATION_MAX);
         let token = &self.config.watch.token;
-        let endpoint = token.proxy_endpoint.clone().filter(|_| self.config.watch.enabled);
         let devices_file = token.table_file.as_deref().filter(|_| self.config.watch.enabled);
         let devices_file = devices_file.map(Arc::from);
-        let devices = endpoint.map(|endpoint| backend::Proxy {
-            name: "watch.token.proxy_endpoint".into(),
-            endpoint,
-            timeout: token.proxy_timeout.min(DURATION_MAX),
-            ..backend::Proxy::default()
-        });
-        let backend = devices
+        let backend = devices_proxy(&self.config)
             .map(|proxy| Backend::new(&[proxy], &Trust::System, Bounds::default()))
             .transpose()
             .map_err(Error::Backend)?;
@@ -206,8 +199,10 @@ impl Builder {
             .into_uuid()
             .to_string();
         let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let watch = watch_settings(&self.config)?;
-        let verifiers = tokens::verifiers(&self.config.client)?;
+        let watch =
+            watch_settings(&self.config).map_err(|fault| Error::Devices(fault.to_string()))?;
+        let verifiers = tokens::verifiers(&self.config.client)
+            .map_err(|fault| Error::Tokens(fault.to_string()))?;
         let mut settings =
             settings(self.config, verifiers, proxies, watch, self.page, self.routes, uid.clone());
         settings.connections_max = settings.connections_max.min(descriptors(shards));
@@ -259,18 +254,33 @@ impl Crews {
     }
 }
 
-/// Whether proxies and tokens can be used as they are configured; nothing is started.
+/// Whether proxies, tokens and devices can be used as they are configured; nothing is started.
 ///
 /// # Errors
-/// What the server would refuse to start for.
-pub(crate) fn check(config: &Config) -> Result<(), Error> {
-    Proxies::new(config)?.check()?;
-    tokens::verifiers(&config.client).map(|_| ())
+/// The option for which the server would refuse to start.
+pub(crate) fn check(config: &Config) -> Result<(), Fault> {
+    tokens::verifiers(&config.client)?;
+    Proxies::of(config).check()?;
+    if let Some(proxy) = devices_proxy(config) {
+        proxies::check_endpoint(proxy.name.clone(), &proxy)?;
+    }
+    watch_settings(config).map(|_| ())
+}
+
+/// The proxy that knows device tokens, if there is one.
+fn devices_proxy(config: &Config) -> Option<backend::Proxy> {
+    let token = &config.watch.token;
+    Some(backend::Proxy {
+        name: "watch.token.proxy_endpoint".into(),
+        endpoint: token.proxy_endpoint.clone().filter(|_| config.watch.enabled)?,
+        timeout: token.proxy_timeout.min(DURATION_MAX),
+        ..backend::Proxy::default()
+    })
 }
 
 /// The table of devices in `watch.token.table_file`.
-fn read_devices(file: &str) -> Result<Devices, Error> {
-    let refuse = |error| Error::Devices(format!("watch.token.table_file {file}: {error}"));
+fn read_devices(file: &str) -> Result<Devices, Fault> {
+    let refuse = |error| Fault::new("watch.token.table_file", format!("{file}: {error}"));
     let json = std::fs::read(file).map_err(|error| refuse(error.to_string()))?;
     let random = random_bytes();
     let half = |at: usize| u64::from_le_bytes(random[at..at + 8].try_into().expect("8 bytes"));
@@ -283,7 +293,7 @@ fn ms(duration: Duration) -> u64 {
 }
 
 /// Watching in the units of the core, if it is enabled.
-fn watch_settings(config: &Config) -> Result<Option<WatchSettings>, Error> {
+fn watch_settings(config: &Config) -> Result<Option<WatchSettings>, Fault> {
     let config::Watch { enabled, base_path, token, .. } = &config.watch;
     if !enabled {
         return Ok(None);

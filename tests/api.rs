@@ -169,7 +169,8 @@ fn a_history_is_read_in_pages_and_removed() {
         assert_eq!((data(&page), &page["offset"]), (vec![3, 4], &json!(7)));
         assert_eq!(page["publications"][0], json!({"data": 3, "offset": 3, "tags": {"n": "3"}}));
         assert_eq!(data(&history(json!({"limit": 5}))), [3, 4, 5, 6, 7]);
-        assert_eq!(data(&history(json!({"limit": -1}))), [3, 4, 5], "as much as a client may ask");
+        let all = history(json!({"limit": -1}));
+        assert_eq!(data(&all), [3, 4, 5, 6, 7], "the limit of clients is none of a backend");
         assert_eq!(data(&history(json!({"limit": 2, "since": at(4)}))), [5, 6]);
         assert_eq!(data(&history(json!({"limit": 9, "since": at(7)}))), [0_u64; 0]);
         assert_eq!(data(&history(json!({"limit": 2, "reverse": true}))), [7, 6]);
@@ -245,6 +246,32 @@ fn users_are_subscribed_and_unsubscribed() {
     assert_eq!(stranger.command(&json!({"ping": {}}))["ping"], json!({}), "it was told nothing");
 }
 
+/// Whoever asks for what is over already is refused, and nobody hears of it.
+#[test]
+fn a_subscription_that_is_over_is_not_made() {
+    let server = server();
+    let mut clients = on_both_shards(&server, "u");
+    let past = unix_s() - 1;
+    let over = json!({"user": "u", "channel": "room:s", "expire_at": past});
+    assert_eq!(error(&server, "subscribe", &over), 110);
+    let unknown = json!({"user": "u", "channel": "nowhere:s", "expire_at": past});
+    assert_eq!(error(&server, "subscribe", &unknown), 102);
+    let nobody = json!({"num_clients": 0, "num_users": 0});
+    assert_eq!(ok(&server, "presence_stats", &json!({"channel": "room:s"})), nobody);
+    // The first push of each of them is of the subscription that counts.
+    let lasting = json!({"user": "u", "channel": "room:s", "expire_at": 0});
+    assert_eq!(ok(&server, "subscribe", &lasting), json!({}));
+    for (client, _) in &mut clients {
+        assert_eq!(client.push()["channel"], "room:s");
+    }
+    // A subscription that is there stays as it was.
+    assert_eq!(error(&server, "subscribe", &over), 110);
+    ok(&server, "publish", &json!({"channel": "room:s", "data": "one"}));
+    for (client, _) in &mut clients {
+        assert_eq!(client.data(), "one");
+    }
+}
+
 /// Users are disconnected with a reason, all but some, or one alone, or nobody.
 #[test]
 fn users_are_disconnected() {
@@ -281,7 +308,7 @@ fn users_are_disconnected() {
 
 #[test]
 fn connections_are_refreshed() {
-    let server = server();
+    let server = server_with(&[("TIDERACE_CLIENT_EXPIRED_CLOSE_DELAY", "1h")]);
     let mut clients = on_both_shards(&server, "u");
     let info = json!({"name": "M"});
     let body = json!({"user": "u", "expire_at": unix_s() + 1_000, "info": info});
@@ -302,6 +329,10 @@ fn connections_are_refreshed() {
     for (client, _) in &mut clients {
         assert_eq!(client.push(), json!({"refresh": {}}), "it does not expire any more");
     }
+    let (mut late, late_id) = clients.pop().expect("two at least");
+    let past = json!({"user": "u", "client": late_id, "expire_at": unix_s() - 1});
+    assert_eq!(ok(&server, "refresh", &past), json!({}));
+    assert_eq!(late.closed(), (3005, "connection expired".into()), "its time is over already");
     assert_eq!(ok(&server, "refresh", &json!({"user": "u", "expired": true})), json!({}));
     for (mut client, _) in clients {
         assert_eq!(client.closed(), (3005, "connection expired".into()));

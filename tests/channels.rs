@@ -277,6 +277,67 @@ fn channels_of_users_are_theirs() {
     );
 }
 
+/// What others see of who publishes is what they see of who is there: with the info of the
+/// subscription, whoever made it.
+#[test]
+fn a_publisher_has_the_info_of_its_subscription() {
+    let server = server();
+    let said = |client: &mut Client, connected: &Value, chan_info: Option<Value>| {
+        let published = client.command(&json!({"publish": {"channel": "hist:a", "data": 1}}));
+        assert_eq!(published["publish"], json!({}));
+        let newest = json!({"channel": "hist:a", "limit": 1, "reverse": true});
+        let page = server.api("history", &newest);
+        let id = &connected["client"];
+        let mut info = json!({"user": "ann", "client": id, "conn_info": {"n": 1}});
+        info.as_object_mut().unwrap().extend(chan_info.map(|info| ("chan_info".into(), info)));
+        assert_eq!(page["result"]["publications"][0]["info"], info);
+    };
+    let seat = |seat: u64| json!({"seat": seat});
+    let token = |info: Value| {
+        let claims = json!({"sub": "ann", "channel": "hist:a", "info": info});
+        json!({"channel": "hist:a", "token": sign(SECRET, &claims)})
+    };
+    let claims = json!({"info": {"n": 1}});
+    let (mut ann, id) = connect(&server, "ann", &claims, &json!({}));
+    said(&mut ann, &id, None);
+    subscribe(&mut ann, token(seat(3)));
+    said(&mut ann, &id, Some(seat(3)));
+    let prolonged = ann.command(&json!({"sub_refresh": token(seat(4))}));
+    assert_eq!(prolonged["sub_refresh"], json!({}));
+    said(&mut ann, &id, Some(seat(4)));
+    assert_eq!(
+        ann.command(&json!({"unsubscribe": {"channel": "hist:a"}}))["unsubscribe"],
+        json!({})
+    );
+    subscribe(&mut ann, json!({"channel": "hist:a"}));
+    said(&mut ann, &id, None);
+
+    let claims = json!({"info": {"n": 1}, "subs": {"hist:a": {"info": seat(5)}}});
+    let (mut ann, id) = connect(&server, "ann", &claims, &json!({}));
+    said(&mut ann, &id, Some(seat(5)));
+    let unsubscribe = json!({"user": "ann", "channel": "hist:a"});
+    assert_eq!(server.api("unsubscribe", &unsubscribe), json!({"result": {}}));
+    said(&mut ann, &id, None);
+    let by_backend = json!({"user": "ann", "channel": "hist:a", "info": seat(6)});
+    assert_eq!(server.api("subscribe", &by_backend), json!({"result": {}}));
+    said(&mut ann, &id, Some(seat(6)));
+}
+
+#[test]
+fn who_grants_a_channel_may_call_it_what_it_likes() {
+    let server = server();
+    let claims = json!({"channels": ["hist:\u{e4}", ""]});
+    let (mut ann, connected) = connect(&server, "\u{e9}mile", &claims, &json!({}));
+    let subs = connected["subs"].as_object().expect("both are granted");
+    assert_eq!(subs.keys().collect::<Vec<_>>(), ["hist:\u{e4}", "own:#\u{e9}mile"]);
+    publish(&server, "own:#\u{e9}mile", "for him");
+    assert_eq!(ann.data(), "for him");
+    assert_eq!(error(&mut ann, json!({"channel": "hist:\u{eb}"})), 107, "clients may not");
+    let claims = json!({"sub": "ann", "channels": [format!("hist:{}", "a".repeat(251))]});
+    let connect = json!({"connect": {"token": sign(SECRET, &claims)}});
+    assert_eq!(Client::open(server.address).error_of(&connect), 102, "it is too long");
+}
+
 #[test]
 fn a_client_comes_back_to_channels_that_the_backend_had_it_in() {
     let server = server();

@@ -94,11 +94,19 @@ fn a_wrong_setting_is_named_with_its_place() {
 
 /// What `tiderace config` says to these arguments: its exit code, stdout and stderr.
 fn config(arguments: &[&str]) -> (Option<i32>, String, String) {
+    config_with(arguments, &[])
+}
+
+fn config_with(arguments: &[&str], environment: &[(&str, &str)]) -> (Option<i32>, String, String) {
     let mut command = support::program();
-    command.arg("config").args(arguments);
+    command.arg("config").args(arguments).envs(environment.iter().copied());
     let (status, stdout, stderr) = run(command);
     (status.code(), stdout, stderr)
 }
+
+/// With these a server can be used.
+const SECRETS: &[(&str, &str)] =
+    &[("TIDERACE_CLIENT_TOKEN_HMAC_SECRET_KEY", "s"), ("TIDERACE_HTTP_API_KEY", "k")];
 
 /// What a file for Centrifugo asks for that is not here.
 const LACKS: &[&str] = &[
@@ -159,7 +167,13 @@ fn a_file_that_is_checked_is_found_wrong_where_it_is() {
     fs::write(&path, "client:\n  insecure: true\n").expect("it can be written again");
     let (code, _, stderr) = config(&["check", name]);
     assert_eq!(code, Some(0), "{stderr}");
-    assert_says(&stderr, &["the HTTP API refuses every request: http_api.key is not set"]);
+    assert_says(
+        &stderr,
+        &[
+            "the HTTP API refuses every request: http_api.key is not set",
+            "client.insecure: whoever",
+        ],
+    );
     for (text, wrong) in [
         (
             "rpc:\n  without_namespace: {proxy_enabled: true}\n  proxy:\n    \
@@ -169,6 +183,10 @@ fn a_file_that_is_checked_is_found_wrong_where_it_is() {
         (
             "client:\n  token:\n    issuer: a\n    issuer_regex: b\n    hmac_secret_key: k\n",
             "issuer",
+        ),
+        (
+            "client:\n  token:\n    hmac_secret_key: k\n    audience: a\n    audience_regex: b\n",
+            "aud",
         ),
     ] {
         fs::write(&path, text).expect("it can be written again");
@@ -182,6 +200,63 @@ fn a_file_that_is_checked_is_found_wrong_where_it_is() {
     assert_says(&stderr, &[name, "cannot be read"]);
 }
 
+/// What is wrong is found before the server starts, and by who asks beforehand: in the same words,
+/// which name the line and the option.
+#[test]
+fn a_check_judges_as_the_server_does() {
+    let broken = "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n";
+    let pem = |option: &str| format!("[client.token]\n{option} = '''\n{broken}'''\n");
+    let proxy = |option: &str| {
+        format!(
+            "[rpc.without_namespace]\nproxy_enabled = true\n[rpc.proxy]\n\
+             endpoint = \"http://b.example\"\n{option}\n"
+        )
+    };
+    let named = "[rpc.without_namespace]\nproxy_enabled = true\nproxy_name = \"mine\"\n\
+                 [[proxies]]\nname = \"mine\"\nendpoint = \"http://b.example/ /\"\n";
+    for (text, found) in [
+        (pem("rsa_public_key"), ":2:18: client.token.rsa_public_key: expected an RSA public key"),
+        (pem("ecdsa_public_key"), ":2:20: client.token.ecdsa_public_key: expected an ECDSA"),
+        (pem("ed25519_public_key"), ":2:22: client.token.ed25519_public_key: expected an Ed25519"),
+        (
+            format!("[client.subscription_token]\nenabled = true\nrsa_public_key = '''{broken}'''"),
+            ":3:18: client.subscription_token.rsa_public_key: expected an RSA public key",
+        ),
+        (proxy("http_headers = [\"Host\"]"), ":5:16: rpc.proxy.http_headers: host belongs to"),
+        (proxy("emulated_headers = [\"te\"]"), ":5:20: rpc.proxy.emulated_headers: te belongs"),
+        (
+            proxy("http = { static_headers = { Host = \"x\" } }"),
+            ":5:27: rpc.proxy.http.static_headers: host belongs to",
+        ),
+        (named.into(), ":6:12: proxies[0].endpoint: endpoint is no URL"),
+        (
+            "[watch]\nenabled = true\n[watch.token]\ntable_file = \"/nowhere/at-all\"\n".into(),
+            ":4:14: watch.token.table_file: /nowhere/at-all: ",
+        ),
+        (
+            "[watch]\nenabled = true\n[watch.token]\nproxy_endpoint = \"http://\"\n".into(),
+            ":4:18: watch.token.proxy_endpoint: ",
+        ),
+    ] {
+        let path = file("judged.toml", &text);
+        let name = path.to_str().expect("UTF-8");
+        let (code, _, checked) = config_with(&["check", name], SECRETS);
+        assert_eq!(code, Some(1), "{text}{checked}");
+        assert!(checked.starts_with(&format!("{name}{found}")), "{checked}");
+        let served = refusal(serve(&["--config", name], SECRETS));
+        assert_eq!(served, format!("tiderace: {checked}"));
+        fs::remove_file(path).expect("it was written");
+    }
+    let path = file("unusable.toml", "[client]\nchannel_limit = 7\n");
+    let name = path.to_str().expect("UTF-8");
+    let (code, stdout, checked) = config(&["check", name]);
+    assert_eq!((code, &*stdout), (Some(1), ""), "{checked}");
+    let served = refusal(serve(&["--config", name], &[]));
+    assert_eq!(served, format!("tiderace: {checked}"));
+    assert_says(&served, &[name, "nobody could use this server"]);
+    fs::remove_file(path).expect("it was written");
+}
+
 #[test]
 fn the_defaults_are_a_file_that_can_be_served_with() {
     for format in ["toml", "json", "yaml"] {
@@ -190,8 +265,10 @@ fn the_defaults_are_a_file_that_can_be_served_with() {
         assert_says(&text, &["hmac_secret_key", "namespaces", "history_bytes_max", "268435456"]);
         let path = file(&format!("defaults.{format}"), &text);
         let (code, _, stderr) = config(&["check", path.to_str().expect("UTF-8")]);
-        assert_eq!(code, Some(0), "{stderr}");
-        assert_eq!(stderr.lines().count(), 2, "nobody can use such a server: {stderr}");
+        assert_eq!(code, Some(1), "{stderr}");
+        assert_says(&stderr, &["defaults.", ": nobody could use this server"]);
+        let (code, _, stderr) = config_with(&["check", path.to_str().expect("UTF-8")], SECRETS);
+        assert_eq!((code, &*stderr), (Some(0), ""));
         fs::remove_file(path).expect("it was written");
     }
 }
@@ -204,9 +281,8 @@ fn the_files_of_the_readme_can_be_served_with() {
     for block in blocks {
         let text = block.split("```").next().expect("text before the fence");
         let path = file("readme.toml", text);
-        let (code, _, stderr) = config(&["check", path.to_str().expect("UTF-8")]);
-        assert_eq!(code, Some(0), "{stderr}{text}");
-        assert!(!stderr.contains("no effect"), "{stderr}");
+        let (code, _, stderr) = config_with(&["check", path.to_str().expect("UTF-8")], SECRETS);
+        assert_eq!((code, &*stderr), (Some(0), ""), "{text}");
         fs::remove_file(path).expect("it was written");
     }
 }
@@ -225,6 +301,11 @@ fn every_code_is_explained() {
     ] {
         let line = said.lines().find(|line| line.contains(code)).expect(code);
         assert!(line.starts_with(kind) && line.contains(then) && line.ends_with('.'), "{line}");
+        assert!(!line.contains("Never told"), "{line}");
+    }
+    for code in ["113", "2502", "3011", "3509"] {
+        let line = said.lines().find(|line| line.contains(code)).expect(code);
+        assert!(line.ends_with(" Never told by the server itself."), "{line}");
     }
 }
 

@@ -337,6 +337,39 @@ fn pages_of_other_origins_are_refused() {
 }
 
 #[test]
+fn who_wants_protobuf_is_told_before_the_upgrade_that_it_is_not_spoken() {
+    let server = Server::dev(&[("TIDERACE_UNI_WEBSOCKET_ENABLED", "true")]);
+    let uni = "/connection/uni_websocket";
+    let offers = |names: &str| format!("Sec-WebSocket-Protocol: {names}\r\n");
+    for (path, query, names, status) in [
+        (websocket::PATH, "", "centrifuge-protobuf", 400),
+        (websocket::PATH, "?cf_protocol=protobuf", "", 400),
+        (websocket::PATH, "?a=b&format=protobuf", "", 400),
+        (websocket::PATH, "?format=protobuf", "centrifuge-json", 400),
+        (uni, "", "centrifuge-protobuf", 400),
+        (uni, "?cf_protocol=protobuf", "", 400),
+        (websocket::PATH, "", "centrifuge-protobuf, centrifuge-json", 101),
+        (websocket::PATH, "?cf_protocol=json&format=json", "", 101),
+        (websocket::PATH, "", "centrifuge-json", 101),
+    ] {
+        let mut connection = http::Connection::open(server.address);
+        let headers = if names.is_empty() { String::new() } else { offers(names) };
+        connection.send(websocket::upgrade_at(&format!("{path}{query}"), &headers).as_bytes());
+        let response = connection.response();
+        assert_eq!(response.status, status, "{path}{query} {names}: {response:?}");
+        if status == 101 {
+            let chosen = (!names.is_empty()).then_some("centrifuge-json");
+            assert_eq!(response.header("sec-websocket-protocol"), chosen);
+        } else {
+            let error = &response.json()["error"];
+            assert_eq!(error["code"], 400);
+            let message = error["message"].as_str().expect("a text");
+            assert!(message.starts_with("Protobuf is not spoken"), "{message}");
+        }
+    }
+}
+
+#[test]
 fn a_full_server_says_so_before_the_upgrade_and_recovers() {
     let server = Server::dev(&[QUIET, ("TIDERACE_CLIENT_CONNECTION_LIMIT", "3")]);
     let clients: Vec<_> = (0..3).map(|_| Client::connect(server.address)).collect();

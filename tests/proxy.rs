@@ -504,6 +504,73 @@ fn streams_are_connections_to_the_backend_too() {
     assert!(said.contains("3004"), "{said}");
 }
 
+#[test]
+fn what_the_backend_grants_and_is_over_already_is_refused() {
+    let backend = Backend::start();
+    let server = all_proxies("past", &backend, "60s");
+    let past = now() - 1;
+    let connect = json!({ "connect": {} });
+    for result in [
+        json!({ "user": "7", "expire_at": past }),
+        json!({ "user": "7", "channels": ["own:b"], "subs": { "own:a": { "expire_at": past } } }),
+    ] {
+        backend.say("/connect", Say::result(&result));
+        assert_eq!(Client::open(server.address).error_of(&connect), 110, "{result}");
+    }
+    let mut client = connected(&server, &backend);
+    backend.say("/subscribe", Say::result(&json!({ "expire_at": past })));
+    let subscribe = json!({ "subscribe": { "channel": "asked:a" } });
+    assert_eq!(client.error_of(&subscribe), 110);
+    backend.say("/subscribe", Say::result(&json!({ "expire_at": 0 })));
+    let reply = client.command(&subscribe);
+    assert!(reply["subscribe"].is_object(), "it was not subscribed: {reply}");
+}
+
+/// An event stream of whom the backend knows, about a channel that may not be.
+#[test]
+fn an_event_stream_that_cannot_be_is_an_answer() {
+    let backend = Backend::start();
+    let enabled = json!({ "enabled": true });
+    let config = json!({
+        "client": { "proxy": { "connect": with(proxy(&backend, "/connect"), &enabled) } },
+        "events": { "enabled": true },
+    });
+    let server = serve("events", &config);
+    for (granted, channel, status, message) in [
+        (json!([]), "c", 403, "permission denied"),
+        (json!([]), "nowhere:c", 404, "unknown channel"),
+        (json!(["nowhere:c"]), "nowhere:c", 404, "unknown channel"),
+        (json!(["nowhere:c"]), "c", 500, "internal server error"),
+        (json!([]), "%C3%A9", 400, "bad request"),
+        (json!(["c"]), "c", 200, ""),
+    ] {
+        backend.say("/connect", Say::result(&json!({ "user": "7", "channels": granted })));
+        let mut connection = http::Connection::open(server.address);
+        let request = http::request("GET", &format!("/events/{channel}"), "", "");
+        connection.send(request.as_bytes());
+        let response = connection.response();
+        assert_eq!(response.status, status, "{channel} of {granted}: {response:?}");
+        if status != 200 {
+            let expected = json!({ "error": { "code": status, "message": message } });
+            assert_eq!(response.json(), expected, "{channel} of {granted}");
+        }
+    }
+}
+
+#[test]
+fn who_says_too_much_before_it_is_known_is_closed() {
+    let backend = Backend::start();
+    let server = all_proxies("held", &backend, "60s");
+    backend.say("/connect", Say::Nothing);
+    let mut client = Client::open(server.address);
+    client.send_command(&json!({ "connect": {} }));
+    let half = "x".repeat(33 << 10);
+    for _ in 0..2 {
+        client.send_command(&json!({ "rpc": { "method": "m", "data": half } }));
+    }
+    assert_eq!(client.closed(), (3013, "too many requests".into()));
+}
+
 /// The claims of a subscription token for user 7.
 fn subscription(secret: &str, channel: &str, expire_at: u64) -> String {
     sign(secret, &json!({ "sub": "7", "channel": channel, "expire_at": expire_at }))
@@ -518,16 +585,23 @@ fn subscriptions_have_tokens_of_their_own_and_expire() {
         },
     });
     let server = serve("subscriptions", &config);
-    let mut client = Client::open(server.address);
-    let token = sign_connection(SECRET, "7", None, None);
-    client.command(&json!({ "connect": { "token": token } }));
+    let connected = || {
+        let mut client = Client::open(server.address);
+        let token = sign_connection(SECRET, "7", None, None);
+        client.command(&json!({ "connect": { "token": token } }));
+        client
+    };
+    let mut client = connected();
     let subscribe = |token: String| json!({ "subscribe": { "channel": "a", "token": token } });
     assert_eq!(client.error_of(&subscribe(subscription(SECRET, "a", 0))), 103);
     assert_eq!(client.error_of(&subscribe(subscription("other", "a", 1))), 110);
     let reply = client.command(&subscribe(subscription("other", "a", now() + 3600)));
     assert_eq!(reply["subscribe"]["expires"], true, "{reply}");
     let refresh = |token: String| json!({ "sub_refresh": { "channel": "a", "token": token } });
-    assert_eq!(client.error_of(&refresh(subscription(SECRET, "a", 0))), 103);
+    assert_eq!(client.error_of(&refresh(String::new())), 107);
+    let mut forger = connected();
+    forger.send_command(&refresh(subscription(SECRET, "a", 0)));
+    assert_eq!(forger.closed().0, 3500, "with the key of connections");
     let reply = client.command(&refresh(subscription("other", "a", now() + 1)));
     assert_eq!(reply["sub_refresh"]["expires"], true, "{reply}");
     // Not refreshed within the time for it.
@@ -547,7 +621,7 @@ fn a_subscription_of_the_servers_that_expires_ends_the_connection() {
         },
     });
     let server = serve("server-side", &config);
-    let subs = json!({ "a": { "expire_at": now() + 1 } });
+    let subs = json!({ "a": { "expire_at": now() + 3 } });
     backend.say("/connect", Say::result(&json!({ "user": "7", "subs": subs })));
     let mut client = Client::connect(server.address);
     assert_eq!(client.closed(), (3006, "subscription expired".into()));

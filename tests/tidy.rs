@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use tiderace::codes::TABLE;
+
 /// Who may `use crate::` whom. What is not listed is forbidden; a module may always use itself.
 const MAY_USE: &[(&str, &[&str])] = &[
     // Leaves.
@@ -271,6 +273,47 @@ fn the_sources_keep_the_house_rules() {
     let files = visit(&root, &root, &mut faults);
     assert!(files > 5, "only {files} files were found");
     assert!(faults.is_empty(), "\n{}\n", faults.join("\n"));
+}
+
+/// The code of all files but the table of codes, without tests.
+fn product_code_of(directory: &Path, all: &mut String) {
+    for path in fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        if path.is_dir() && name != "tests" {
+            product_code_of(&path, all);
+        } else if path.is_file() && !["codes", "tests"].contains(&name) {
+            let text = fs::read_to_string(&path).unwrap();
+            let source = Source { path: name, text: &text };
+            for (_, code) in source.product_code() {
+                all.push_str(&code);
+                all.push('\n');
+            }
+        }
+    }
+}
+
+#[test]
+fn codes_that_the_server_never_tells_are_marked_and_no_others() {
+    let mut code = String::new();
+    product_code_of(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut code);
+    let mut wrong = Vec::new();
+    for line in TABLE {
+        let of = match line.kind {
+            "error" => "ErrorCode",
+            "unsubscribe" => "Unsubscribed",
+            _ => "CloseReason",
+        };
+        let constant = format!("{of}::{}", line.name);
+        let named = code.match_indices(&constant).any(|(at, _)| {
+            let next = code[at + constant.len()..].chars().next();
+            !next.is_some_and(|c| c.is_ascii_alphanumeric() || c == '_')
+        });
+        if named != line.is_told() {
+            wrong.push(format!("{constant}: named by the server: {named}; marked: {line:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
+    assert!(TABLE.iter().any(|line| !line.is_told()), "there is a mark at all");
 }
 
 /// What one check says about one small file.

@@ -136,6 +136,32 @@ fn subscriptions_have_keys_of_their_own() {
     }
 }
 
+/// Those of PS too, which the RSA key is for.
+#[test]
+fn public_keys_count_for_their_algorithms() {
+    use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+    let key = |file: &str| fs::read_to_string(format!("tests/keys/{file}.pem")).unwrap();
+    type Read = fn(&[u8]) -> jsonwebtoken::errors::Result<EncodingKey>;
+    let (rsa, ec, ed): (Read, Read, Read) =
+        (EncodingKey::from_rsa_pem, EncodingKey::from_ec_pem, EncodingKey::from_ed_pem);
+    for (option, file, read, algorithms) in [
+        ("RSA", "rsa", rsa, &[Algorithm::RS256, Algorithm::PS256, Algorithm::PS512][..]),
+        ("ECDSA", "p384", ec, &[Algorithm::ES384]),
+        ("ED25519", "ed25519", ed, &[Algorithm::EdDSA]),
+    ] {
+        for algorithm in algorithms {
+            let signer = read(key(file).as_bytes()).unwrap();
+            let signed = encode(&Header::new(*algorithm), &json!({"sub": "ann"}), &signer).unwrap();
+            let variable = format!("TIDERACE_CLIENT_TOKEN_{option}_PUBLIC_KEY");
+            let mut command = token(&["check", &signed]);
+            command.env(&variable, key(&format!("{file}.pub")));
+            let said = checked(command, true);
+            assert!(said.starts_with(&format!("connection token, {algorithm:?}\n")), "{said}");
+            checked(token(&["check", &signed]), false);
+        }
+    }
+}
+
 #[test]
 fn a_token_is_read_from_standard_input() {
     let made = made(token(&["connection", "--user", "ann"]));

@@ -2,6 +2,7 @@
 
 mod support;
 
+use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::{Value, json};
 use support::{
     Server,
@@ -381,17 +382,30 @@ fn a_channel_is_an_event_stream_for_any_client() {
     // What a bare EventSource should not try again is no stream at all.
     let forged = sign_connection("another secret", "42", None, None);
     let expired = sign_connection(SECRET, "42", Some(1000), None);
+    let claims = json!({"sub": "42", "channels": ["nowhere:c"]});
+    let key = EncodingKey::from_secret(SECRET.as_bytes());
+    let elsewhere = encode(&Header::default(), &claims, &key).expect("a token");
     let long = "x".repeat(256);
     for (target, status) in [
         ("/events/c".to_owned(), 403),
         (format!("/events/c?token={forged}"), 401),
         (format!("/events/c?token={expired}"), 401),
-        (format!("/events/{long}?token={token}"), 403),
+        (format!("/events/{long}?token={token}"), 400),
+        (format!("/events/%C3%A9?token={token}"), 400),
+        (format!("/events/nowhere:c?token={token}"), 404),
+        ("/events/nowhere:c".to_owned(), 404),
+        (format!("/events/nowhere:c?token={forged}"), 401),
+        (format!("/events/nowhere:c?token={elsewhere}"), 404),
+        (format!("/events/$private?token={token}"), 403),
     ] {
         let mut connection = Connection::open(server.address);
         let response = connection.request("GET", &target, "", "");
         assert_eq!(response.status, status, "{target}: {response:?}");
-        assert_eq!(response.json()["error"]["code"], status);
+        let error = &response.json()["error"];
+        assert_eq!(error["code"], status);
+        if status == 404 {
+            assert_eq!(error["message"], "unknown channel");
+        }
         assert!(connection.is_at_end());
     }
     let head = Connection::open(server.address).request("HEAD", "/events/c", "", "");

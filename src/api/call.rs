@@ -90,7 +90,7 @@ pub enum Call {
     History {
         /// The channel.
         channel: Name,
-        /// Which part of it. Without a limit it is at most what a client may ask for.
+        /// Which part of it. Without a limit it is all that is kept.
         filter: HistoryFilter,
     },
     /// Forget what was published to a channel; offset and epoch stay.

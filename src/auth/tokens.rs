@@ -100,7 +100,11 @@ impl Expected {
                     Regex::new(&pattern).map_err(|error| format!("{name}_regex: {error}"))?;
                 Some(Self::Pattern(regex))
             }
-            (Some(_), Some(_)) => return Err(format!("set {name} or {name}_regex, not both")),
+            (Some(_), Some(_)) => {
+                return Err(format!(
+                    "{name}_regex: stands beside {name}: set one of them, not both"
+                ));
+            }
         })
     }
 

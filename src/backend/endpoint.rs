@@ -210,7 +210,7 @@ impl Endpoint {
         *request.headers_mut() = headers;
         let request = request.with_agent(&self.agent).configure();
         let response = request.timeout_global(Some(self.timeout)).run();
-        let (status, body) = read(response.map_err(missing)?, DEVICE_BYTES_MAX)?;
+        let (status, body) = self.read(response, DEVICE_BYTES_MAX)?;
         if status == 401 {
             return Ok(BackendAnswer::Device(Verdict::Invalid));
         }
@@ -245,22 +245,25 @@ impl Endpoint {
         *request.headers_mut() = headers;
         let request = request.with_agent(&self.agent).configure();
         let response = request.timeout_global(Some(self.timeout)).run();
-        read(response.map_err(missing)?, ANSWER_BYTES_MAX)
+        self.read(response, ANSWER_BYTES_MAX)
     }
-}
 
-/// Reads the whole body, whatever the status, so that the connection can be used again.
-fn read(
-    mut response: ureq::http::Response<ureq::Body>,
-    bytes_max: u64,
-) -> Result<(u16, Vec<u8>), Missing> {
-    let status = response.status().as_u16();
-    let body = response.body_mut().with_config().limit(bytes_max).read_to_vec();
-    match body {
-        Ok(body) => Ok((status, body)),
-        // The status says enough.
-        Err(_) if status != 200 => Ok((status, Vec::new())),
-        Err(error) => Err(missing(error)),
+    /// Reads the whole body, whatever the status, so that the connection can be used again.
+    fn read(
+        &self,
+        response: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+        bytes_max: u64,
+    ) -> Result<(u16, Vec<u8>), Missing> {
+        let missing = |error| missing(error, self.timeout);
+        let mut response = response.map_err(missing)?;
+        let status = response.status().as_u16();
+        let body = response.body_mut().with_config().limit(bytes_max).read_to_vec();
+        match body {
+            Ok(body) => Ok((status, body)),
+            // The status says enough.
+            Err(_) if status != 200 => Ok((status, Vec::new())),
+            Err(error) => Err(missing(error)),
+        }
     }
 }
 
@@ -279,7 +282,7 @@ fn unsendable(error: ureq::http::Error) -> Missing {
     nonsense(error.to_string())
 }
 
-fn missing(error: ureq::Error) -> Missing {
+fn missing(error: ureq::Error, timeout: Duration) -> Missing {
     let failure = match &error {
         ureq::Error::Timeout(_) => Failure::Timeout,
         ureq::Error::Io(error) if error.kind() == io::ErrorKind::TimedOut => Failure::Timeout,
@@ -289,5 +292,11 @@ fn missing(error: ureq::Error) -> Missing {
         ureq::Error::Protocol(_) | ureq::Error::Http(_) => Failure::Nonsense,
         _ => Failure::Unreachable,
     };
-    (failure, error.to_string())
+    let words = match &error {
+        _ if failure == Failure::Timeout => format!("it did not answer within {timeout:?}"),
+        ureq::Error::Io(error) => error.to_string(),
+        ureq::Error::BodyExceedsLimit(bytes) => format!("its answer is above {bytes} bytes"),
+        error => error.to_string(),
+    };
+    (failure, words)
 }

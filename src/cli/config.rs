@@ -1,21 +1,20 @@
 //! `tiderace config`: is a file right, and what could stand in one.
 
-use std::error::Error;
-use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Subcommand, ValueEnum};
 
-use crate::config::{self, Config, Loaded};
-use crate::server;
+use super::serve;
+use crate::config::{self, Loaded};
 
 /// Check a configuration file, or show all options.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Say whether a file can be served with, and what in it has no effect. Variables
-    /// that begin with TIDERACE_ or CENTRIFUGO_ count, as they do for the server
+    /// Say whether a file can be served with, and what in it has no effect or lets everybody in,
+    /// by the server's own judgement: the exit code is 0 if `serve --config FILE` takes it.
+    /// Variables that begin with TIDERACE_ or CENTRIFUGO_ count, as they do for the server
     Check {
         /// Configuration file: .toml, .json, .yaml or .yml, written for tiderace or Centrifugo v6
         #[arg(value_name = "FILE")]
@@ -55,7 +54,7 @@ pub(super) fn run(command: &Command) -> ExitCode {
                 _ => ExitCode::SUCCESS,
             }
         }
-        Command::Check { file } => match check(file, std::env::vars_os()) {
+        Command::Check { file } => match serve::prepare_file(file, std::env::vars_os()) {
             Ok(Loaded { warnings, .. }) => {
                 for warning in &warnings {
                     eprintln!("warning: {warning}");
@@ -70,15 +69,4 @@ pub(super) fn run(command: &Command) -> ExitCode {
             }
         },
     }
-}
-
-fn check(
-    file: &std::path::Path,
-    environment: impl IntoIterator<Item = (OsString, OsString)>,
-) -> Result<Loaded, Box<dyn Error>> {
-    let mut loaded = config::load(Config::default(), Some(file), environment, &[])?;
-    server::check(&loaded.config).map_err(|error| format!("{}: {error}", file.display()))?;
-    let missing = super::serve::missing_access(&loaded.config);
-    loaded.warnings.extend(missing.iter().map(|missing| missing.effect.to_owned()));
-    Ok(loaded)
 }

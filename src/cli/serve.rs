@@ -4,7 +4,7 @@ use std::error::Error;
 use std::ffi::OsString;
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -13,7 +13,7 @@ use signal_hook::iterator::Signals;
 
 use super::logging;
 use crate::config::{self, Config, Flag, Loaded, Secret};
-use crate::server::Server;
+use crate::server::{self, Server};
 
 /// Run the server.
 ///
@@ -151,8 +151,8 @@ fn prepare(
         defaults.uni_http_stream.enabled = true;
         defaults.events.enabled = true;
     }
-    let flags = arguments.flags();
-    let mut loaded = config::load(defaults, arguments.config.as_deref(), environment, &flags)?;
+    let (flags, file) = (arguments.flags(), arguments.config.as_deref());
+    let mut loaded = config::load_for(defaults, file, environment, &flags, server::check)?;
     let missing = missing_access(&loaded.config);
     if arguments.dev {
         let address = loaded.config.http_server.address;
@@ -170,10 +170,44 @@ fn prepare(
         match missing.as_slice() {
             [] => {}
             [one] => loaded.warnings.push(one.effect.into()),
-            several => return Err(explain(several).into()),
+            several => {
+                let file = file.map(|file| format!("{}: ", file.display())).unwrap_or_default();
+                return Err(format!("{file}{}", explain(several)).into());
+            }
         }
+        loaded.warnings.extend(open_doors(&loaded.config));
     }
     Ok(loaded)
+}
+
+/// The configuration that a server with this file and no flags would start with.
+pub(super) fn prepare_file(
+    file: &Path,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Loaded, Box<dyn Error>> {
+    let config = Some(file.to_owned());
+    prepare(&Arguments { config, ..Arguments::default() }, environment)
+}
+
+/// Says which switches let in whoever comes.
+fn open_doors(config: &Config) -> Vec<String> {
+    let (client, api) = (&config.client, &config.http_api);
+    [
+        (client.insecure, "client.insecure: whoever connects may do everything, without a token"),
+        (
+            client.insecure_skip_token_signature_verify,
+            "client.insecure_skip_token_signature_verify: whoever connects is whom it says it is, \
+             because no token's signature is looked at",
+        ),
+        (
+            api.insecure && !api.disabled,
+            "http_api.insecure: whoever reaches the HTTP API may do everything, without a key",
+        ),
+    ]
+    .into_iter()
+    .filter(|(is_open, _)| *is_open)
+    .map(|(_, what)| what.to_owned())
+    .collect()
 }
 
 impl Arguments {
@@ -208,13 +242,13 @@ impl Arguments {
 }
 
 /// A side from which nobody could use the server.
-pub(super) struct Missing {
-    pub(super) effect: &'static str,
+struct Missing {
+    effect: &'static str,
     remedy: &'static str,
 }
 
 /// Whether clients or the backend are locked out.
-pub(super) fn missing_access(config: &Config) -> Vec<Missing> {
+fn missing_access(config: &Config) -> Vec<Missing> {
     let client = &config.client;
     let mut missing = Vec::new();
     let asked = client.proxy.connect.enabled || client.user_id_http_header.is_some();
@@ -307,6 +341,31 @@ mod tests {
 
         let both = [key[0], ("TIDERACE_CLIENT_TOKEN_HMAC_SECRET_KEY", "s")];
         assert!(prepare_with(Arguments::default(), &both).unwrap().warnings.is_empty());
+    }
+
+    #[test]
+    fn switches_that_let_everybody_in_are_warned_about() {
+        for (variable, path) in [
+            ("TIDERACE_CLIENT_INSECURE", "client.insecure: "),
+            (
+                "TIDERACE_CLIENT_INSECURE_SKIP_TOKEN_SIGNATURE_VERIFY",
+                "client.insecure_skip_token_signature_verify: ",
+            ),
+            ("TIDERACE_HTTP_API_INSECURE", "http_api.insecure: "),
+        ] {
+            let secrets =
+                [("TIDERACE_HTTP_API_KEY", "k"), ("TIDERACE_CLIENT_TOKEN_HMAC_SECRET_KEY", "s")];
+            let warnings = |on: &str| {
+                let environment = [secrets[0], secrets[1], (variable, on)];
+                prepare_with(Arguments::default(), &environment).unwrap().warnings
+            };
+            let [warning] = &warnings("true")[..] else { panic!("{variable}") };
+            assert!(warning.starts_with(path), "{warning}");
+            assert!(warnings("false").is_empty());
+        }
+        // In development mode that is what was asked for, and what stdout says.
+        let dev = Arguments { dev: true, ..Arguments::default() };
+        assert!(prepare_with(dev, &[]).unwrap().warnings.is_empty());
     }
 
     #[test]

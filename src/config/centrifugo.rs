@@ -1,7 +1,12 @@
 //! Options that Centrifugo v6 has and tiderace does not, those of Centrifugo PRO included.
 //!
-//! A file written for Centrifugo starts here too: what is missing is named in a warning. Only
-//! options whose loss would open something that the operator closed stop the start.
+//! A file written for Centrifugo starts here too: what is missing is named in a warning. Only options
+//! whose loss would open something that the operator closed, or would tear the clients of several
+//! nodes apart, stop the start.
+
+use std::collections::BTreeMap;
+
+use super::check::Fault;
 
 /// What the loss of an option means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,7 +17,24 @@ pub(super) enum Loss {
     Protection,
     /// Nothing: what it asks for is so anyway.
     Nothing,
+    /// It says where channels or presence are kept, and [`shared`] whether that can be followed.
+    Store,
+    /// Each node would have channels or presence of its own: an error.
+    Nodes,
 }
+
+/// Where channels and presence are kept, by default, and by what goes before that if it is enabled.
+const STORES: &[&str] = &["engine.type", "broker", "presence_manager"];
+
+/// The same in Centrifugo PRO: lists of stores, and how nodes find each other.
+const NODES: &[&str] = &["brokers", "controller", "presence_managers"];
+
+/// The store that tiderace has.
+const OWN_STORE: &str = "memory";
+
+/// What an operator of several nodes should know.
+pub(super) const SINGLE: &str = "tiderace is a single node that keeps channels, histories and \
+     presence in its own memory: clients of two nodes would not see each other";
 
 /// Paths whose loss opens something. Everything below a path counts too.
 const PROTECTIONS: &[&str] = &[
@@ -32,9 +54,8 @@ const PROTECTIONS: &[&str] = &[
 #[rustfmt::skip]
 const FEATURES: &[&str] = &[
     // Sections.
-    "admin", "broker", "consumers", "debug", "dev", "enable_unreleased_features", "graphite",
-    "grpc_api", "init", "map_broker", "opentelemetry", "pid_file", "presence_manager",
-    "shared_poll", "swagger", "uni_grpc", "webtransport",
+    "admin", "consumers", "debug", "dev", "enable_unreleased_features", "graphite",
+    "grpc_api", "init", "map_broker", "opentelemetry", "pid_file", "shared_poll", "swagger", "uni_grpc", "webtransport",
     // Within the sections that tiderace has.
     "http_server.h2c_external", "http_server.http3", "http_server.internal_tls",
     "http_server.tls_external",
@@ -42,7 +63,7 @@ const FEATURES: &[&str] = &[
     "prometheus.recovered_publications_histogram",
     "log.file",
     "node.info_metrics_aggregate_interval",
-    "engine.redis", "engine.type",
+    "engine.redis",
     "client.allowed_delta_types", "client.channel_position_max_time_lag", "client.concurrency",
     "client.connect_code_to_unidirectional_disconnect", "client.connect_include_server_time",
     "client.connection_rate_limit", "client.presence_update_interval",
@@ -69,8 +90,8 @@ const FEATURES: &[&str] = &[
 #[rustfmt::skip]
 const PRO_FEATURES: &[&str] = &[
     // Sections.
-    "brokers", "cache", "clickhouse_analytics", "controller", "database", "distributed_rate_limit",
-    "license", "presence_managers", "push_notifications", "schemas", "sentry", "singleflight",
+    "cache", "clickhouse_analytics", "database", "distributed_rate_limit", "license",
+    "push_notifications", "schemas", "sentry", "singleflight",
     "state", "user_status",
     // Within the sections that tiderace has.
     "client.batch_periodic_events", "client.max_messages_in_frame", "client.queue_initial_cap",
@@ -161,6 +182,26 @@ pub(super) fn loss(path: &str) -> Option<Loss> {
     })
 }
 
+/// The store that several nodes would share, if `asked` names one: the values of what is listed as
+/// a store, by their paths.
+pub(super) fn shared(asked: &BTreeMap<String, String>) -> Option<Fault> {
+    let is_used = |section: &str| {
+        let switch = asked.get(&format!("{section}.enabled")).map(|on| on.to_ascii_lowercase());
+        section == "engine" || matches!(switch.as_deref(), Some("true" | "1"))
+    };
+    ["engine", "broker", "presence_manager"].into_iter().find_map(|section| {
+        let key = format!("{section}.type");
+        let kind = asked.get(&key).filter(|kind| !["", OWN_STORE].contains(&kind.as_str()))?;
+        is_used(section).then(|| {
+            let message = format!(
+                "{kind:?} is a store that several nodes share, and {SINGLE}; set {OWN_STORE:?}, \
+                 and run one node"
+            );
+            Fault::new(key, message)
+        })
+    })
+}
+
 /// Every listed path, and what its loss means.
 pub(super) fn listed() -> impl Iterator<Item = (String, Loss)> {
     let plain = |paths: &'static [&'static str], loss| {
@@ -175,6 +216,8 @@ pub(super) fn listed() -> impl Iterator<Item = (String, Loss)> {
         .chain(plain(FEATURES, Loss::Feature))
         .chain(plain(PRO_FEATURES, Loss::Feature))
         .chain(plain(NOTHING, Loss::Nothing))
+        .chain(plain(STORES, Loss::Store))
+        .chain(plain(NODES, Loss::Nodes))
         .chain(below(CHANNELS, CHANNEL_PROTECTIONS, Loss::Protection))
         .chain(below(CHANNELS, CHANNEL_FEATURES, Loss::Feature))
         .chain(below(PROXIES, PROXY_FEATURES, Loss::Feature))
@@ -222,6 +265,10 @@ mod tests {
                 Some(Loss::Protection),
             ),
             ("channel.namespaces[0].client_publication_tags", Some(Loss::Feature)),
+            ("engine.type", Some(Loss::Store)),
+            ("engine.redis.address", Some(Loss::Feature)),
+            ("presence_manager", Some(Loss::Store)),
+            ("presence_managers", Some(Loss::Nodes)),
         ] {
             assert_eq!(loss(path), expected, "{path}");
         }

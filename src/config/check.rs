@@ -1,8 +1,9 @@
 //! Whether options that are right one by one are right together.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
-use super::client::Client;
+use super::client::{Client, Token};
 use super::proxy::{Proxy, Rpc, RpcOptions};
 use super::transport::Handlers;
 use super::{Config, watch};
@@ -10,13 +11,32 @@ use crate::channels::{ChannelOptions, ProxyName, SlowConsumer};
 
 /// What does not fit, and the path of the option to blame.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Fault {
+pub(crate) struct Fault {
     pub(super) key: String,
     pub(super) message: String,
+    /// The same of another option, to blame where nobody set the first.
+    pub(super) otherwise: Option<Box<Fault>>,
+}
+
+impl Fault {
+    pub(crate) fn new(key: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { key: key.into(), message: message.into(), otherwise: None }
+    }
+
+    /// Blames another option where nobody set this one.
+    pub(super) fn or(self, key: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { otherwise: Some(Box::new(Self::new(key, message))), ..self }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.key, self.message)
+    }
 }
 
 fn fault<T>(key: impl Into<String>, message: impl Into<String>) -> Result<T, Fault> {
-    Err(Fault { key: key.into(), message: message.into() })
+    Err(Fault::new(key, message))
 }
 
 /// Checks everything; returns what has no effect, one sentence each.
@@ -72,19 +92,21 @@ fn handlers(handlers: &Handlers) -> Result<(), Fault> {
     if !ping.is_zero() && !silence.is_zero() && silence <= ping {
         let message =
             format!("{silence:?} must be above handlers.ping_interval, which is {ping:?}");
-        return fault("handlers.silence_timeout", message);
+        let other =
+            format!("{ping:?} must be below handlers.silence_timeout, which is {silence:?}");
+        return Err(
+            Fault::new("handlers.silence_timeout", message).or("handlers.ping_interval", other)
+        );
     }
     Ok(())
 }
 
 fn client(client: &Client, warnings: &mut Vec<String>) -> Result<(), Fault> {
-    let pings = !client.ping_interval.is_zero();
-    if pings && client.pong_timeout >= client.ping_interval {
-        let message = format!(
-            "{:?} must be below client.ping_interval, which is {:?}",
-            client.pong_timeout, client.ping_interval
-        );
-        return fault("client.pong_timeout", message);
+    let (ping, pong) = (client.ping_interval, client.pong_timeout);
+    if !ping.is_zero() && pong >= ping {
+        let message = format!("{pong:?} must be below client.ping_interval, which is {ping:?}");
+        let other = format!("{ping:?} must be above client.pong_timeout, which is {pong:?}");
+        return Err(Fault::new("client.pong_timeout", message).or("client.ping_interval", other));
     }
     for (event, proxy) in [("connect", &client.proxy.connect), ("refresh", &client.proxy.refresh)] {
         if proxy.enabled && proxy.proxy.endpoint.is_none() {
@@ -101,14 +123,55 @@ fn client(client: &Client, warnings: &mut Vec<String>) -> Result<(), Fault> {
                  the keys of one URL";
             return fault(format!("{path}.jwks_public_endpoint"), message);
         }
+        for (name, text, pattern) in [
+            ("audience", &token.audience, &token.audience_regex),
+            ("issuer", &token.issuer, &token.issuer_regex),
+        ] {
+            if text.is_some() && pattern.is_some() {
+                let message = format!("stands beside {path}.{name}: set one of them, not both");
+                return fault(format!("{path}.{name}_regex"), message);
+            }
+        }
     }
-    if client.subscription_token.enabled && !client.subscription_token.token.has_key() {
+    let own = &client.subscription_token;
+    if own.enabled && !own.token.has_key() {
         warnings.push(
             "client.subscription_token.enabled without a key: no subscription token is valid"
                 .into(),
         );
     }
+    if !own.enabled && own.token != Token::default() {
+        let section = "client.subscription_token";
+        warnings.push(format!("{section} has no effect without {section}.enabled"));
+    }
+    unused_keys("client.token", &client.token, warnings);
+    if own.enabled {
+        unused_keys("client.subscription_token", &own.token, warnings);
+    }
     Ok(())
+}
+
+/// Names keys that verify nothing.
+fn unused_keys(path: &str, token: &Token, warnings: &mut Vec<String>) {
+    let has_previous = token.hmac_previous_secret_key.is_some();
+    if token.jwks_public_endpoint.is_some() {
+        for (is_set, name) in [
+            (token.hmac_secret_key.is_some(), "hmac_secret_key"),
+            (has_previous, "hmac_previous_secret_key"),
+            (token.rsa_public_key.is_some(), "rsa_public_key"),
+            (token.ecdsa_public_key.is_some(), "ecdsa_public_key"),
+            (token.ed25519_public_key.is_some(), "ed25519_public_key"),
+        ] {
+            if is_set {
+                let beside = format!("{path}.jwks_public_endpoint");
+                warnings.push(format!("{path}.{name} has no effect beside {beside}"));
+            }
+        }
+    }
+    if token.hmac_previous_secret_key_valid_until != 0 && !has_previous {
+        let needed = "hmac_previous_secret_key";
+        warnings.push(format!("{path}.{needed}_valid_until has no effect without {path}.{needed}"));
+    }
 }
 
 /// Names options that are set and that nothing follows from.
@@ -370,8 +433,9 @@ fn paths(config: &Config) -> Result<(), Fault> {
         (config.health.enabled, &config.health.handler_prefix, "health"),
     ] {
         if is_there && let Some(other) = taken.insert(path, key) {
-            let message = format!("{path} is the path of {other} too");
-            return fault(format!("{key}.handler_prefix"), message);
+            let message = |other| format!("{path} is the path of {other} too");
+            return Err(Fault::new(format!("{key}.handler_prefix"), message(other))
+                .or(format!("{other}.handler_prefix"), message(key)));
         }
     }
     Ok(())
@@ -382,7 +446,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::{NamedProxy, Namespace, RpcNamespace, StatusTransform};
+    use crate::config::{NamedProxy, Namespace, RpcNamespace, Secret, StatusTransform};
 
     /// The key that is to blame in a default configuration that was changed so.
     fn blamed(change: impl FnOnce(&mut Config)) -> String {
@@ -656,5 +720,45 @@ mod tests {
             assert!(warnings.contains(part), "{part} in {warnings}");
         }
         assert_eq!(warnings.lines().count(), 5, "{warnings}");
+    }
+
+    #[test]
+    fn keys_that_verify_nothing_are_named() {
+        let key = || Some(Secret::new("k"));
+        let pem = || Some(String::from("-----BEGIN PUBLIC KEY-----"));
+        let all = Token {
+            hmac_secret_key: key(),
+            hmac_previous_secret_key: key(),
+            rsa_public_key: pem(),
+            ecdsa_public_key: pem(),
+            ed25519_public_key: pem(),
+            ..Token::default()
+        };
+        let mut config = Config::default();
+        config.client.token = all.clone();
+        assert_eq!(check(&config), Ok(vec![]));
+        config.client.token.jwks_public_endpoint = Some("https://sso.example/certs".into());
+        config.client.subscription_token.token = all;
+        let beside = |name: &str| {
+            format!("client.token.{name} has no effect beside client.token.jwks_public_endpoint")
+        };
+        let mut expected: Vec<String> = [
+            "hmac_secret_key",
+            "hmac_previous_secret_key",
+            "rsa_public_key",
+            "ecdsa_public_key",
+            "ed25519_public_key",
+        ]
+        .map(beside)
+        .into();
+        let section = "client.subscription_token";
+        expected.insert(0, format!("{section} has no effect without {section}.enabled"));
+        assert_eq!(check(&config), Ok(expected));
+
+        let mut config = Config::default();
+        config.client.token.hmac_previous_secret_key_valid_until = 7;
+        let key = "client.token.hmac_previous_secret_key";
+        let warning = format!("{key}_valid_until has no effect without {key}");
+        assert_eq!(check(&config), Ok(vec![warning]));
     }
 }

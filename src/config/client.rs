@@ -89,11 +89,14 @@ section! {
         hmac_previous_secret_key: Option<Secret> = None, secret;
         /// Until when the previous key is good, in seconds since the Unix epoch; 0 is for ever.
         hmac_previous_secret_key_valid_until: u64 = 0, |v| number(v, 0..=1 << 40);
-        /// The key of RS256, RS384 and RS512 tokens, in PEM.
+        /// The key of RS256, RS384, RS512, PS256, PS384 and PS512 tokens, in PEM.
         rsa_public_key: Option<String> = None, public_key;
         /// The key of ES256 and ES384 tokens, in PEM.
         ecdsa_public_key: Option<String> = None, public_key;
-        /// The URL of a JSON Web Key Set (RFC 7517).
+        /// The key of EdDSA tokens, an Ed25519 key in PEM. tiderace's own.
+        ed25519_public_key: Option<String> = None, public_key;
+        /// The URL of a JSON Web Key Set (RFC 7517). Its keys alone count then, each by its `kid`:
+        /// RSA (RS256 to RS512, PS256 to PS512), P-256 (ES256), P-384 (ES384) and Ed25519 (EdDSA).
         jwks_public_endpoint: Option<String> = None, url;
         /// Tokens must name it in `aud`.
         audience: Option<String> = None, text;
@@ -114,6 +117,7 @@ impl Token {
         self.hmac_secret_key.is_some()
             || self.rsa_public_key.is_some()
             || self.ecdsa_public_key.is_some()
+            || self.ed25519_public_key.is_some()
             || self.jwks_public_endpoint.is_some()
     }
 }

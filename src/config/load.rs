@@ -46,7 +46,8 @@ pub struct Flag {
 /// replaces that of the file, and each option of an element that has a name is a variable too.
 /// An unknown key of the file is an error, because it is most likely misspelt; an unknown variable
 /// is a warning, because others may share the prefix. An option that Centrifugo has and tiderace
-/// does not is a warning, or an error if its loss would open something that the file closes.
+/// does not is a warning, or an error if its loss would open something that the file closes, or if
+/// it says that several nodes share their channels.
 ///
 /// # Errors
 /// What is wrong, with its option and where that was set: also if it is right alone and wrong
@@ -56,6 +57,18 @@ pub fn load(
     file: Option<&Path>,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
     flags: &[Flag],
+) -> Result<Loaded, ConfigError> {
+    load_for(defaults, file, environment, flags, |_| Ok(()))
+}
+
+/// The same for somebody who has to be able to use the configuration, and knows better whether
+/// that is so.
+pub(crate) fn load_for(
+    defaults: Config,
+    file: Option<&Path>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+    flags: &[Flag],
+    is_usable: impl FnOnce(&Config) -> Result<(), Fault>,
 ) -> Result<Loaded, ConfigError> {
     let mut config = defaults;
     let mut parse = Parse::default();
@@ -74,8 +87,12 @@ pub fn load(
         places.insert(flag.path.to_owned(), Place::Flag(flag.name));
     }
     let mut warnings = parse.warnings;
-    let together = check::check(&config).map_err(|fault| locate(fault, &places, file.as_ref()))?;
-    warnings.extend(together);
+    let one_node = centrifugo::shared(&parse.stores).map_or(Ok(()), Err);
+    let together = one_node.and_then(|()| check::check(&config)).and_then(|warnings| {
+        is_usable(&config)?;
+        Ok(warnings)
+    });
+    warnings.extend(together.map_err(|fault| locate(fault, &places, file.as_ref()))?);
     Ok(Loaded { config, warnings })
 }
 
@@ -114,19 +131,26 @@ impl File {
 
 /// Says where the option to blame was set last: `places` knows those of environment and flags.
 fn locate(fault: Fault, places: &BTreeMap<String, Place>, file: Option<&File>) -> ConfigError {
-    let covers = |path: &str| {
-        fault.key.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('['))
-    };
-    let place = places.iter().find(|(path, _)| covers(path)).map(|(_, place)| place.clone());
-    if place.is_none()
-        && let Some(file) = file
-        && let Err(found) =
-            Parse::seeking(&fault).file(file.format, &file.text, &mut Config::default())
-    {
-        return file.refuse(found);
+    let mut blamed = Some(&fault);
+    while let Some(Fault { key, message, otherwise }) = blamed {
+        let covers = |path: &str| {
+            key.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('['))
+        };
+        if let Some((_, place)) = places.iter().find(|(path, _)| covers(path)) {
+            let (key, message) = (Some(key.clone()), message.clone());
+            return ConfigError { place: place.clone(), key, message };
+        }
+        if let Some(file) = file
+            && let Some(fault) = blamed
+            && let Err(found) =
+                Parse::seeking(fault).file(file.format, &file.text, &mut Config::default())
+        {
+            return file.refuse(found);
+        }
+        blamed = otherwise.as_deref();
     }
-    let Fault { key, message } = fault;
-    ConfigError { place: place.unwrap_or(Place::Together), key: Some(key), message }
+    let Fault { key, message, .. } = fault;
+    ConfigError { place: Place::Together, key: Some(key), message }
 }
 
 fn read_environment(
@@ -173,8 +197,9 @@ fn read_environment(
                 Some(Child::Section(_)) | None => unreachable!("options and lists have variables"),
             }
             places.insert(path, place);
-        } else if let Some(loss) = environment_loss(&own_name) {
-            parse.miss(&name, &Value::Text(value), loss).map_err(refuse)?;
+        } else if let Some((path, loss)) = environment_loss(&own_name) {
+            parse.miss(&name, &path, &Value::Text(value), loss).map_err(refuse)?;
+            places.insert(path, place);
         } else {
             let hint = did_you_mean(&own_name, known.keys().cloned());
             parse.warnings.push(format!("environment variable {name} is not an option{hint}"));
@@ -240,13 +265,15 @@ fn environment_name(path: &str) -> String {
     format!("TIDERACE_{}", path.replace('.', "_").to_ascii_uppercase())
 }
 
-fn environment_loss(name: &str) -> Option<Loss> {
-    let covers = |path: &str| {
-        name.strip_prefix(&environment_name(path))
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
-    };
-    let covering = centrifugo::listed().filter(|(path, _)| covers(path));
-    covering.max_by_key(|(path, _)| path.len()).map(|(_, loss)| loss)
+/// The path of an option that only Centrifugo has, by its variable, and what is lost with it.
+/// Deep within what is listed, where names may have underscores, the path is not exact.
+fn environment_loss(name: &str) -> Option<(String, Loss)> {
+    let covering = centrifugo::listed().filter_map(|(path, loss)| {
+        let rest = name.strip_prefix(&environment_name(&path))?;
+        (rest.is_empty() || rest.starts_with('_')).then_some((path, rest, loss))
+    });
+    let (path, rest, loss) = covering.max_by_key(|(path, ..)| path.len())?;
+    Some((format!("{path}{}", rest.to_ascii_lowercase().replacen('_', ".", 1)), loss))
 }
 
 /// What stands at a path.
@@ -316,7 +343,9 @@ mod tests {
             ("status_to_code_transforms", _) => {
                 r#"[{"status_code": 404, "to_error": {"code": 404}}]"#
             }
-            ("rsa_public_key" | "ecdsa_public_key", _) => "-----BEGIN PUBLIC KEY-----",
+            ("rsa_public_key" | "ecdsa_public_key" | "ed25519_public_key", _) => {
+                "-----BEGIN PUBLIC KEY-----"
+            }
             (_, Value::Bool(on)) => return (!on).to_string(),
             (_, Value::Integer(default)) if *default >= 1024 => "2048",
             (_, Value::Integer(_)) => "200",
@@ -552,8 +581,44 @@ mod tests {
                 "[watch]\nenabled = true\n[watch.token]\n",
                 "c.toml:3:1: watch.token: watch.enabled needs exactly one",
             ),
-            // What is not in the file cannot be pointed at.
-            ("c.toml", "[client]\nping_interval = \"2s\"\n", "client.pong_timeout: 8s must be"),
+            // What is not in the file cannot be pointed at, and the other is.
+            (
+                "c.toml",
+                "[client]\nping_interval = \"5s\"\n",
+                "c.toml:2:17: client.ping_interval: 5s must be above client.pong_timeout, which is",
+            ),
+            (
+                "c.toml",
+                "[handlers]\nping_interval = \"24h\"\n",
+                "c.toml:2:17: handlers.ping_interval: 86400s must be below handlers.silence",
+            ),
+            (
+                "c.yaml",
+                "uni_sse:\n  enabled: true\n  handler_prefix: /health\n",
+                "c.yaml:3:19: uni_sse.handler_prefix: /health is the path of health too",
+            ),
+            (
+                "c.toml",
+                "[watch]\nenabled = true\n",
+                "c.toml:2:11: watch.enabled: needs in watch.token exactly one of",
+            ),
+            (
+                "c.toml",
+                "[watch]\nenabled = true\nheartbeat_interval = \"1m\"\n[watch.token]\n\
+                 table_file = \"x\"\n",
+                "c.toml:3:22: watch.heartbeat_interval: 60s must be at most a third of",
+            ),
+            (
+                "c.toml",
+                "[client.token]\naudience = \"a\"\naudience_regex = \"b\"\n",
+                "c.toml:3:18: client.token.audience_regex: stands beside client.token.audience: set",
+            ),
+            (
+                "c.json",
+                "{\"client\": {\"insecure\": true, \"subscription_token\": {\"issuer\": \"a\",\n\
+                 \"issuer_regex\": \"b\"}}}",
+                "c.json:2:",
+            ),
         ] {
             let error = load_text(name, text, &[], &[]).unwrap_err();
             assert!(error.starts_with(start), "{error}");
@@ -562,6 +627,10 @@ mod tests {
         let text = "[client]\npong_timeout = \"3s\"\n";
         let error = load_text("c.toml", text, &environment, &[]).unwrap_err();
         let start = "environment variable TIDERACE_CLIENT_PONG_TIMEOUT: client.pong_timeout: 40s";
+        assert!(error.starts_with(start), "{error}");
+        let environment = [("TIDERACE_CLIENT_PING_INTERVAL", "5s")];
+        let error = load_text("c.toml", "", &environment, &[]).unwrap_err();
+        let start = "environment variable TIDERACE_CLIENT_PING_INTERVAL: client.ping_interval: 5s";
         assert!(error.starts_with(start), "{error}");
     }
 
@@ -686,6 +755,54 @@ mod tests {
         let warnings = load_environment(&[("TIDERACE_ADMIN_ENABLED", "true")]).unwrap().warnings;
         assert_eq!(warnings, ["TIDERACE_ADMIN_ENABLED is an option of Centrifugo: ignored"]);
         assert!(load_environment(&[("TIDERACE_HTTP_SERVER_TLS_ENABLED", "true")]).is_err());
+    }
+
+    #[test]
+    fn what_several_nodes_share_is_no_option() {
+        for (name, text, start) in [
+            ("c.toml", "[engine]\ntype = \"redis\"\n", "c.toml:2:8: engine.type: \"redis\" is"),
+            (
+                "c.yaml",
+                "engine:\n  redis:\n    address: r:6379\n  type: redis\n",
+                "c.yaml:4:9: engine.type: \"redis\" is a store that several nodes share, and",
+            ),
+            ("c.toml", "[engine]\ntype = \"nats\"\n", "c.toml:2:8: engine.type: \"nats\" is"),
+            (
+                "c.toml",
+                "[broker]\nenabled = true\ntype = \"nats\"\n",
+                "c.toml:3:8: broker.type: \"nats\" is a store that several nodes share",
+            ),
+            (
+                "c.json",
+                "{\"presence_manager\": {\"enabled\": true,\n\"type\": \"redis\",\n\"redis\": {}}}",
+                "c.json:2:",
+            ),
+            ("c.yaml", "broker: {enabled: true, type: redisnats}\n", "c.yaml:1:31: broker.type: "),
+            ("c.toml", "[[brokers]]\nname = \"a\"\ntype = \"redis\"\n", "c.toml:1:1: brokers: is"),
+        ] {
+            let error = load_text(name, text, &[], &[]).unwrap_err();
+            assert!(error.starts_with(start), "{error}");
+            assert!(error.contains("tiderace is a single node"), "{error}");
+        }
+        for alone in [
+            "[engine]\ntype = \"memory\"\n",
+            "[broker]\nenabled = false\ntype = \"redis\"\n[presence_manager]\ntype = \"redis\"\n",
+            "[broker]\nenabled = true\n[presence_manager]\nenabled = true\ntype = \"memory\"\n",
+        ] {
+            let loaded = load_text("c.toml", alone, &[], &[]).unwrap();
+            assert_eq!(loaded, Loaded { config: Config::default(), warnings: vec![] });
+        }
+        let redis = [("CENTRIFUGO_ENGINE_TYPE", "redis")];
+        let error = load_environment(&redis).unwrap_err();
+        let start = "environment variable CENTRIFUGO_ENGINE_TYPE: engine.type: \"redis\" is";
+        assert!(error.starts_with(start), "{error}");
+        // Of several sources the last one counts, here as everywhere.
+        let text = "[broker]\nenabled = true\n";
+        let nats = [("TIDERACE_BROKER_TYPE", "nats")];
+        let error = load_text("c.toml", text, &nats, &[]).unwrap_err();
+        assert!(error.starts_with("environment variable TIDERACE_BROKER_TYPE: broker.type: "));
+        let off = [nats[0], ("TIDERACE_BROKER_ENABLED", "false")];
+        assert_eq!(load_text("c.toml", text, &off, &[]).unwrap().warnings, [""; 0]);
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! What an operator may set: a value of [`Config`] that [`load`] made is valid.
 //!
 //! Names and nesting are those of Centrifugo v6 wherever an option means the same. What is
-//! tiderace's own says so: `shards`, `engine.*`, `log.format`, `http_api.max_request_body_size`, all
-//! of `watch`, `events`, `handlers`, and four options of channels. [`load`] makes a `Config` from file,
+//! tiderace's own says so: `shards`, `engine.*`, `log.format`, `http_api.max_request_body_size`,
+//! `ed25519_public_key` of tokens, all of `watch`, `events`, `handlers`, and four options of channels.
+//! [`load`] makes a `Config` from file,
 //! environment and flags, and [`defaults()`] shows all there is; an embedder fills the fields itself.
 
 mod centrifugo;
@@ -25,10 +26,13 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+pub(crate) use check::Fault;
+
 pub use channel::{Channel, ChannelProxies, Namespace};
 pub use client::{Client, ClientProxies, PersonalChannel, SubscriptionToken, Token};
 pub use defaults::defaults;
 pub use error::{ConfigError, Place};
+pub(crate) use load::load_for;
 pub use load::{Flag, Loaded, load};
 pub use parse::Format;
 pub use proxy::{

@@ -4,13 +4,13 @@
 //! which the parser stands. Crates that merge sources first (`config`, for one) have lost that line
 //! by the time a value proves wrong.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::MessageFormatter;
 
-use super::centrifugo::{self, Loss};
+use super::centrifugo::{self, Loss, SINGLE};
 use super::check::Fault;
 use super::section::{Child, List, Section};
 use super::value::{Read, Value};
@@ -42,6 +42,8 @@ pub(super) struct ParseFault {
 pub(super) struct Parse<'a> {
     /// What has no effect, one sentence each.
     pub(super) warnings: Vec<String>,
+    /// Where Centrifugo would keep channels and presence: values by their paths.
+    pub(super) stores: BTreeMap<String, String>,
     /// A fault that is known already and looked for: it is raised where its option stands.
     sought: Option<&'a Fault>,
     /// The fault behind an error that travels through a parser, which adds the line.
@@ -81,11 +83,26 @@ impl<'a> Parse<'a> {
         json(text, at).map_err(|syntax| self.explain(syntax))
     }
 
-    /// Takes note of an option that only Centrifugo has.
-    pub(super) fn miss(&mut self, name: &str, value: &Value, loss: Loss) -> Result<(), String> {
+    /// Takes note of an option that only Centrifugo has, at `path`; `name` is what it is called
+    /// where it was set.
+    pub(super) fn miss(
+        &mut self,
+        name: &str,
+        path: &str,
+        value: &Value,
+        loss: Loss,
+    ) -> Result<(), String> {
         match loss {
+            // Also one that was set before and is switched off now.
+            Loss::Store => {
+                value.each_text(path, &mut |path, text| {
+                    self.stores.insert(path.to_owned(), text);
+                });
+                Ok(())
+            }
             _ if value.is_off() => Ok(()),
             Loss::Nothing => Ok(()),
+            Loss::Nodes => Err(format!("is for several nodes of Centrifugo, and {SINGLE}")),
             Loss::Feature => {
                 self.warnings.push(format!("{name} is an option of Centrifugo: ignored"));
                 Ok(())
@@ -99,14 +116,20 @@ impl<'a> Parse<'a> {
     /// What the parser's error means.
     fn explain(&mut self, (position, syntax): Syntax) -> ParseFault {
         match self.failure.take() {
-            Some(Fault { key, message }) => ParseFault { position, key: Some(key), message },
+            Some(Fault { key, message, .. }) => ParseFault { position, key: Some(key), message },
             None => ParseFault { position, key: None, message: syntax },
         }
     }
 
     /// Keeps the fault that the parser is about to locate.
     fn judge(&mut self, key: String, verdict: Result<(), String>) -> Result<(), ()> {
-        verdict.map_err(|message| self.failure = Some(Fault { key, message }))
+        verdict.map_err(|message| self.failure = Some(Fault::new(key, message)))
+    }
+
+    /// Whether the fault that is looked for is one of something within `path`.
+    fn seeks_within(&self, path: &str) -> bool {
+        let within = |fault: &Fault| fault.key.strip_prefix(path).map(|rest| rest.starts_with('.'));
+        self.sought.and_then(within).unwrap_or(false)
     }
 
     /// The sentence of the fault that is looked for, if it is one of this option.
@@ -208,7 +231,7 @@ impl At<'_, '_> {
             What::Section(_) => Err("expected a section with options".into()),
             What::List(_) => Err("expected a list of sections".into()),
             What::Unknown(hint) => match centrifugo::loss(&path) {
-                Some(loss) => parse.miss(&path, &value, loss),
+                Some(loss) => parse.miss(&path, &path, &value, loss),
                 None => Err(format!("there is no such option{hint}")),
             },
         });
@@ -232,12 +255,13 @@ impl<'de> DeserializeSeed<'de> for At<'_, '_> {
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
         match self.what {
             What::Section(_) | What::List(_) => from.deserialize_any(self),
+            What::Unknown(_) if self.parse.seeks_within(&self.path) => from.deserialize_any(self),
             _ => from.deserialize_any(Read(|value| self.settle(value))),
         }
     }
 }
 
-/// Sections and lists.
+/// Sections and lists, and what is looked into although it is not ours.
 impl<'de> Visitor<'de> for At<'_, '_> {
     type Value = ();
 
@@ -292,8 +316,10 @@ impl<'de> Visitor<'de> for At<'_, '_> {
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut entries: A) -> Result<(), A::Error> {
         self.begin()?;
-        let What::Section(section) = self.what else {
-            return self.wrong(Value::Table(Vec::new()));
+        let mut section = match self.what {
+            What::Section(section) => Some(section),
+            What::Unknown(_) => None,
+            _ => return self.wrong(Value::Table(Vec::new())),
         };
         let mut seen = BTreeSet::new();
         while let Some(name) = entries.next_key::<String>()? {
@@ -303,7 +329,7 @@ impl<'de> Visitor<'de> for At<'_, '_> {
             };
             let what = if seen.contains(&name) {
                 What::Repeated
-            } else {
+            } else if let Some(section) = &mut section {
                 let known = section.entries().into_iter().map(|entry| entry.name.to_owned());
                 let hint = did_you_mean(&name, known.chain(centrifugo::children(&self.path)));
                 match section.child(&name) {
@@ -312,6 +338,8 @@ impl<'de> Visitor<'de> for At<'_, '_> {
                     Some(Child::List(list)) => What::List(list),
                     None => What::Unknown(hint),
                 }
+            } else {
+                What::Unknown(String::new())
             };
             seen.insert(name);
             entries.next_value_seed(At { parse: self.parse, path, what })?;

@@ -48,6 +48,22 @@ impl Value {
         }
     }
 
+    /// Calls `found` with the texts, numbers and switches of a section and all within, each with
+    /// its path.
+    pub(super) fn each_text(&self, path: &str, found: &mut impl FnMut(&str, String)) {
+        match self {
+            Self::Table(entries) => {
+                for (name, value) in entries {
+                    value.each_text(&format!("{path}.{name}"), found);
+                }
+            }
+            Self::Text(text) => found(path, text.clone()),
+            Self::Bool(on) => found(path, on.to_string()),
+            Self::Integer(number) => found(path, number.to_string()),
+            Self::Nothing | Self::Float(_) | Self::List(_) => {}
+        }
+    }
+
     /// Whether it is a duration of zero.
     fn is_no_time(&self) -> bool {
         match self {
@@ -335,8 +351,8 @@ pub(super) fn headers(value: Value) -> Result<BTreeMap<String, Secret>, String> 
     for (name, value) in entries {
         let name = header_name(Value::Text(name))?;
         let Value::Text(text) = value else { return Err(format!("{name}: expected a text")) };
-        if text.bytes().any(|byte| byte.is_ascii_control() && byte != b'\t') {
-            return Err(format!("{name}: a header has no control characters"));
+        if text.bytes().any(|byte| byte != b'\t' && !matches!(byte, b' '..=b'~')) {
+            return Err(format!("{name}: a header has characters of ASCII alone, and no controls"));
         }
         if headers.insert(name.clone(), Secret::new(text)).is_some() {
             return Err(format!("{name}: is set twice"));

@@ -53,7 +53,7 @@ pub(super) fn check(watch: &Watch) -> Result<Option<String>, Fault> {
     if !watch.enabled {
         return Ok(None);
     }
-    let refuse = |key: &str, message| Err(Fault { key: key.into(), message });
+    let refuse = |key, message: String| Err(Fault::new(key, message));
     let token = &watch.token;
     let sources = [
         token.hmac_secret_key.is_some(),
@@ -61,9 +61,14 @@ pub(super) fn check(watch: &Watch) -> Result<Option<String>, Fault> {
         token.proxy_endpoint.is_some(),
     ];
     if sources.iter().filter(|set| **set).count() != 1 {
-        let message = "watch.enabled needs exactly one of hmac_secret_key, table_file and \
-                       proxy_endpoint, to know whose device tokens are whose";
-        return refuse("watch.token", String::from(message));
+        let message = |what| {
+            format!(
+                "{what} exactly one of hmac_secret_key, table_file and proxy_endpoint, to know \
+                 whose device tokens are whose"
+            )
+        };
+        return Err(Fault::new("watch.token", message("watch.enabled needs"))
+            .or("watch.enabled", message("needs in watch.token")));
     }
     let (ttl, interval) = (watch.lease_ttl, watch.heartbeat_interval);
     if interval < Duration::from_secs(1) {
@@ -74,12 +79,15 @@ pub(super) fn check(watch: &Watch) -> Result<Option<String>, Fault> {
         let message = format!(
             "{ttl:?} must be at least three times watch.heartbeat_interval, which is {interval:?}"
         );
-        return refuse("watch.lease_ttl", message);
+        let other =
+            format!("{interval:?} must be at most a third of watch.lease_ttl, which is {ttl:?}");
+        return Err(Fault::new("watch.lease_ttl", message).or("watch.heartbeat_interval", other));
     }
     if [&watch.base_path, &format!("{}/watch", watch.base_path)].contains(&&watch.device_info_path)
     {
         let message = "is a path below watch.base_path that means something else";
-        return refuse("watch.device_info_path", String::from(message));
+        let other = "has watch.device_info_path below it, at a path that means something else";
+        return Err(Fault::new("watch.device_info_path", message).or("watch.base_path", other));
     }
     Ok((ttl < interval + AGENT_REQUEST).then(|| {
         format!(

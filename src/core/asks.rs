@@ -154,7 +154,7 @@ impl Core {
         let policy = &self.process.settings.policy;
         let mut effects = Vec::new();
         session.backend_answered(now, policy, command, about, answer, &mut effects);
-        connection.session.narrow(&mut effects);
+        connection.session.narrow(&policy.channels, &mut effects);
         self.run(now, conn, &mut effects);
         if let Some(connection) = self.slots.get(conn).filter(|c| c.is_open()) {
             self.wheel.set(conn.slot, connection.deadline_ms());

@@ -15,7 +15,7 @@ use crate::{
         Broadcast, ChannelPattern, Group, HomeAnswer, Publication, Read, ReplyTo, ShardId, ToHome,
     },
     metrics::Counts,
-    protocol::{Act, ErrorCode, HistoryFilter, Name, Now, Order, Payload, PublicationExtra, Query},
+    protocol::{Act, ErrorCode, Name, Now, Order, Payload, PublicationExtra, Query},
 };
 
 impl Core {
@@ -61,9 +61,7 @@ impl Core {
             Call::PresenceStats { channel } => {
                 self.call_read(now, asker, channel, Query::PresenceStats);
             }
-            Call::History { channel, mut filter } => {
-                let max = self.process.settings.policy.history_publications_max;
-                filter = HistoryFilter { limit: Some(filter.limit.unwrap_or(max)), ..filter };
+            Call::History { channel, filter } => {
                 self.call_read(now, asker, channel, Query::History(filter));
             }
             Call::HistoryRemove { channel } => {

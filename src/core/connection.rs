@@ -179,7 +179,7 @@ impl Connection {
     /// The code that an embedder's handler is told, where its peer is told `told` for `reason`.
     pub(super) fn code_for_handler(reason: CloseReason, told: CloseReason) -> u16 {
         match reason {
-            CloseReason::CONNECTION_CLOSED | CloseReason::WRITE_ERROR => CloseReason::ABNORMAL_CODE,
+            CloseReason::CONNECTION_CLOSED => CloseReason::ABNORMAL_CODE,
             _ => told.code,
         }
     }

@@ -199,13 +199,29 @@ fn cors(request: &Request<'_>) -> Headers {
     headers
 }
 
+/// Whether a query asks for Protobuf, as clients of a WebSocket do that offer no subprotocol
+/// (centrifuge `handler_websocket.go`).
+pub(super) fn asks_for_protobuf(query: Option<&str>) -> bool {
+    ["cf_protocol", "format"]
+        .iter()
+        .any(|name| parameter(query, name).is_ok_and(|value| value.as_deref() == Some("protobuf")))
+}
+
+/// Refuses who asks for Protobuf by the query.
+fn check_format(request: &Request<'_>) -> Result<(), Refusal> {
+    match asks_for_protobuf(request.query) {
+        true => Err(bad("Protobuf is not spoken here, only JSON")),
+        false => Ok(()),
+    }
+}
+
 /// The body of a request that may have one.
 fn body<'a>(request: &Request<'a>, endpoint: &Endpoint) -> Result<&'a str, Refusal> {
     if request.body.len() > endpoint.body_bytes_max {
         return Err(Refusal(413, "", "request body too large".into()));
     }
     if request.header_has_token("content-type", "application/octet-stream") {
-        return Err(Refusal(415, "", "the protocol is spoken in JSON alone".into()));
+        return Err(Refusal(415, "", "Protobuf is not spoken here, only JSON".into()));
     }
     str::from_utf8(request.body).map_err(|_| bad("the body is not UTF-8"))
 }
@@ -214,6 +230,7 @@ fn emulation(request: &Request<'_>, endpoint: &Endpoint) -> Result<EmulationRequ
     if request.method != "POST" {
         return Err(Refusal(405, "POST", "method not allowed".into()));
     }
+    check_format(request)?;
     let body = body(request, endpoint)?;
     EmulationRequest::parse(body.as_bytes()).map_err(|message| bad(&message))
 }
@@ -235,6 +252,7 @@ fn stream(
     if transport == Transport::Events {
         return of_channel(request, endpoint);
     }
+    check_format(request)?;
     let text = match request.method {
         "POST" => body(request, endpoint)?.to_owned(),
         _ => match parameter(request.query, "cf_connect").map_err(bad)? {
@@ -394,7 +412,15 @@ mod tests {
         assert_eq!(refused("HEAD /events/c HTTP/1.1", ""), allow("GET"));
         assert_eq!(refused("GET /events/c HTTP/1.0", ""), "505");
         let octets = "Content-Type: application/octet-stream\n";
-        assert_eq!(refused("POST /connection/http_stream HTTP/1.1", octets), "415");
+        for path in ["connection/http_stream", "connection/sse", "connection/uni_sse", "emulation"]
+        {
+            assert_eq!(refused(&format!("POST /{path} HTTP/1.1"), octets), "415");
+            for asked in ["cf_protocol=protobuf", "cf_connect=%7B%7D&format=protobuf"] {
+                assert_eq!(refused(&format!("POST /{path}?{asked} HTTP/1.1"), ""), "400");
+            }
+        }
+        assert_eq!(get("/connection/sse?cf_connect={}&format=protobuf").as_deref(), Some("400"));
+        assert!(get("/connection/sse?cf_connect={}&format=json").is_some_and(|it| it != "400"));
     }
 
     #[test]

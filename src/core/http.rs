@@ -2,7 +2,7 @@
 
 use super::{
     Core, Session,
-    endpoints::Asked as Transport,
+    endpoints::{Asked as Transport, asks_for_protobuf},
     gathers::{Asker, Form},
     settings,
     watch::Asked,
@@ -350,7 +350,19 @@ impl super::Settings {
             Ok(upgrade) => upgrade,
             Err(answer) => return *answer,
         };
-        let protocol = upgrade.protocols.iter().copied().find(|name| *name == "centrifuge-json");
+        let offers = |wanted| upgrade.protocols.iter().copied().find(|name| *name == wanted);
+        let protocol = offers("centrifuge-json");
+        let only_protobuf = protocol.is_none() && offers("centrifuge-protobuf").is_some();
+        if only_protobuf || asks_for_protobuf(request.query) {
+            let message =
+                "Protobuf is not spoken here: use the subprotocol centrifuge-json, or none";
+            return Route::Respond {
+                status: 400,
+                content_type: JSON,
+                body: shapes::error_response(400, message),
+                keep_alive: request.keep_alive,
+            };
+        }
         let mut response = Vec::with_capacity(192);
         handshake::write_switching_protocols(&mut response, &upgrade, protocol);
         route(response)

@@ -244,7 +244,7 @@ impl Core {
                 }
             }
             _ => {
-                self.closed_by_peer(now, conn, CloseReason::WRITE_ERROR);
+                self.closed_by_peer(now, conn, CloseReason::CONNECTION_CLOSED);
                 self.abort(conn);
                 self.progress(conn);
             }

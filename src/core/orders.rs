@@ -63,6 +63,10 @@ impl Core {
                     self.reply(from, reply, failed);
                     return;
                 };
+                if now.is_past(options.expire_at_unix_s) {
+                    self.reply(from, reply, HomeAnswer::Failed(ErrorCode::EXPIRED));
+                    return;
+                }
                 let first = connection.first_subscription;
                 // An event stream is about its own channel alone.
                 if !is_event_stream && self.local.find(first, channel).is_none() {
@@ -72,7 +76,9 @@ impl Core {
                     return;
                 }
             }
-            Act::Refresh { expired, .. } if *expired => {
+            Act::Refresh { expired, expire_at_unix_s, .. }
+                if *expired || now.is_past(*expire_at_unix_s) =>
+            {
                 self.close(now, conn, CloseReason::CONNECTION_EXPIRED);
             }
             Act::Refresh { expire_at_unix_s, info, .. } => {

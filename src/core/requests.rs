@@ -62,9 +62,9 @@ impl Core {
             Request::Subscribe { channel, options } => {
                 self.subscribe(now, conn, Pending { command, place }, &channel, *options, None);
             }
-            Request::Prolong { channel, expire_at_unix_s } => {
+            Request::Prolong { channel, expire_at_unix_s, info } => {
                 let answer = match self.may_prolong(conn, &channel) {
-                    true => Answer::Prolonged { channel, expire_at_unix_s },
+                    true => Answer::Prolonged { channel, expire_at_unix_s, info },
                     // centrifuge answers so who is not subscribed.
                     false => Answer::Failed(ErrorCode::PERMISSION_DENIED),
                 };

@@ -10,11 +10,12 @@ use super::{
 };
 use crate::{
     api::error_response,
+    channels::{Channels, NameFault},
     codec::{chunked, http, sse, transport::Transport, websocket::write_close},
     codes::CloseReason,
     hub::ConnRef,
     protocol::{
-        Begin, Effect, Name, Now, Recovered, Request,
+        Begin, Effect, ErrorCode, Name, Now, Recovered, Request,
         centrifuge::{self, Arrival, disconnect_push},
         emulation::{EmulationRequest, SessionId},
     },
@@ -24,6 +25,11 @@ use crate::{
 /// most: they have no jitter of their own, and a drain ends many of them together.
 const RETRY_MS: u32 = 1_000;
 const RETRY_SPREAD_MS: u32 = 2_000;
+
+/// Who asked for a channel of a namespace that does not exist may not connect: close codes have no
+/// other word for it, but the answer in place of the stream has.
+const UNKNOWN_CHANNEL: CloseReason =
+    CloseReason { reason: ErrorCode::UNKNOWN_CHANNEL.message, ..CloseReason::PERMISSION_DENIED };
 
 /// A response that carries a session.
 pub(super) struct Stream {
@@ -62,11 +68,11 @@ impl Emulated {
 impl Session {
     /// Takes what its stream is not about out of what a connect leads to, where the backend had to
     /// be asked about that.
-    pub(super) fn narrow(&self, effects: &mut Vec<Effect>) {
+    pub(super) fn narrow(&self, channels: &Channels, effects: &mut Vec<Effect>) {
         if let Self::Stream { stream, .. } = self
             && let Some(head) = &stream.head
         {
-            only_channel(effects, &head.channel);
+            only_channel(effects, channels, &head.channel);
         }
     }
 
@@ -121,6 +127,7 @@ fn refusal(told: CloseReason, text: &str, headers: &Headers) -> Vec<u8> {
     let status = match told {
         CloseReason::INVALID_TOKEN | CloseReason::CONNECTION_EXPIRED => 401,
         CloseReason::PERMISSION_DENIED => 403,
+        UNKNOWN_CHANNEL => 404,
         CloseReason::BAD_REQUEST => 400,
         CloseReason::CONNECTION_LIMIT
         | CloseReason::CHANNEL_LIMIT
@@ -194,7 +201,7 @@ impl Core {
         self.wheel.set(conn.slot, session.deadline_ms());
         let begin = begin(transport, &headers, spread);
         let head = if let Some(channel) = channel {
-            only_channel(&mut effects, &channel);
+            only_channel(&mut effects, &settings.policy.channels, &channel);
             let channel = Name::from(channel);
             Some(Box::new(Head { channel, begin, headers }))
         } else {
@@ -286,14 +293,26 @@ impl Core {
 }
 
 /// A stream is about one channel, whatever else its client may be in by itself; who may not be in
-/// that one is refused.
-fn only_channel(effects: &mut Vec<Effect>, channel: &str) {
+/// that one is refused, as is who named one that cannot be: also by a token or a backend that
+/// grants it, which is an internal error to streams about more than that.
+fn only_channel(effects: &mut Vec<Effect>, channels: &Channels, channel: &str) {
+    let fault = channels.named(channel).err().map(|fault| match fault {
+        NameFault::Malformed => CloseReason::BAD_REQUEST,
+        NameFault::UnknownNamespace => UNKNOWN_CHANNEL,
+    });
     for effect in effects {
-        if let Effect::Request { request: Request::Connect { subscriptions, .. }, .. } = effect {
-            subscriptions.retain(|(name, _)| **name == *channel);
-            if subscriptions.is_empty() {
-                *effect = Effect::Close(CloseReason::PERMISSION_DENIED);
+        match effect {
+            Effect::Request { request: Request::Connect { subscriptions, .. }, .. } => {
+                subscriptions.retain(|(name, _)| **name == *channel);
+                if subscriptions.is_empty() {
+                    let reason = fault.unwrap_or(CloseReason::PERMISSION_DENIED);
+                    *effect = Effect::Close(reason);
+                }
             }
+            Effect::Close(reason) if *reason == CloseReason::INTERNAL_SERVER_ERROR => {
+                *reason = fault.unwrap_or(*reason);
+            }
+            _ => {}
         }
     }
 }

@@ -7,6 +7,9 @@ use crate::protocol::{MemberInfo, Name, Wants};
 
 /// The members of a channel that want presence, or to be announced.
 ///
+/// They are shown with the info that they came with. Of a refresh with another one their publications
+/// tell at once, and this when they come again. (centrifuge writes presence anew every 25 seconds.)
+///
 /// Every entry comes with a join and goes with the leave that names the same attempt, so that
 /// nobody stays who is gone.
 #[derive(Debug, Default)]

@@ -39,6 +39,13 @@ pub struct Now {
     pub unix_s: u64,
 }
 
+impl Now {
+    /// Whether what expires at that second has expired; 0 is never.
+    pub const fn is_past(self, expire_at_unix_s: u64) -> bool {
+        expire_at_unix_s != 0 && expire_at_unix_s <= self.unix_s
+    }
+}
+
 /// What a session wants done, in the order in which it was decided.
 #[derive(Debug)]
 pub enum Effect {
@@ -124,6 +131,8 @@ pub enum Request {
         channel: Name,
         /// When it must have been refreshed again, in seconds since the Unix epoch; 0: never.
         expire_at_unix_s: u64,
+        /// What others see of it from now on, as JSON; `None`: what they saw before.
+        info: Option<Bytes>,
     },
     /// End a subscription. Answer: [`Answer::Unsubscribed`], also when there was none.
     Unsubscribe {
@@ -195,6 +204,8 @@ pub enum Answer {
         channel: Name,
         /// As it was asked.
         expire_at_unix_s: u64,
+        /// As it was asked.
+        info: Option<Bytes>,
     },
     /// The subscription is over.
     Unsubscribed,

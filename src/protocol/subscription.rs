@@ -46,6 +46,8 @@ pub struct SubscribeOptions {
     pub reject_unrecovered: bool,
     /// Who it is; needed with presence or join and leave.
     pub member: Option<Arc<MemberInfo>>,
+    /// What others in the channel see of it beyond the connection's own info, as JSON.
+    pub info: Option<Bytes>,
     /// The server subscribes the connection; its client did not ask.
     pub server_side: bool,
     /// When it must have been refreshed, in seconds since the Unix epoch; 0: never.
@@ -64,9 +66,10 @@ impl SubscribeOptions {
 
     /// Whether nothing of it must be remembered once the home was asked.
     pub fn is_plain(&self) -> bool {
-        let Self { wants, recover, server_side, expire_at_unix_s, data, .. } = self;
+        let Self { wants, recover, server_side, expire_at_unix_s, data, info, .. } = self;
         let told = wants.position || wants.recovery || recover.is_some();
-        !told && !server_side && *expire_at_unix_s == 0 && data.is_none()
+        let said = data.is_some() || info.is_some();
+        !told && !said && !server_side && *expire_at_unix_s == 0
     }
 }
 

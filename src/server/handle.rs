@@ -74,8 +74,7 @@ impl Handle {
         }
     }
 
-    /// What was published to a channel, as encoded JSON; without a limit at most
-    /// `client.history_max_publication_limit`.
+    /// What was published to a channel, as encoded JSON; without a limit all that is kept.
     ///
     /// # Errors
     /// `Failed(NOT_AVAILABLE)` where the channel keeps no history, and as those of [`Handle::publish`].
@@ -224,7 +223,8 @@ impl Handle {
     /// What is wrong with the file, without any token. What was read before stays valid.
     pub fn reload_devices(&self) -> Result<(), Error> {
         let Some(file) = &self.devices_file else { return Ok(()) };
-        let devices = Arc::new(read_devices(file)?);
+        let read = read_devices(file).map_err(|fault| Error::Devices(fault.to_string()))?;
+        let devices = Arc::new(read);
         for mailbox in self.mailboxes.iter() {
             let call = OutsideCall::Devices(Arc::clone(&devices));
             mailbox.send_waiting(Command::Call { call, reply: None });

@@ -6,7 +6,7 @@ use super::Error;
 use crate::{
     backend::{self, Backend, Bounds, Notifier, Trust, Workers},
     channels::{ChannelOptions, ProxyName},
-    config::{self, Config, OptionalProxy, RpcOptions, StatusTransform},
+    config::{self, Config, Fault, OptionalProxy, RpcOptions, StatusTransform},
     proxy::{
         HeaderRules, ProxyId, Routes,
         answers::Refusal,
@@ -19,6 +19,8 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct Proxies {
     list: Vec<backend::Proxy>,
+    /// Where each of them stands in the configuration.
+    paths: Vec<String>,
     pub(super) routes: Routes,
     /// Those that are told of channels.
     notified: Vec<ProxyId>,
@@ -45,10 +47,17 @@ impl Proxies {
     /// # Errors
     /// What is wrong with a proxy.
     pub(super) fn new(config: &Config) -> Result<Self, Error> {
+        let mut proxies = Self::of(config);
+        proxies.routes.headers = proxies.headers()?;
+        Ok(proxies)
+    }
+
+    /// Those that are used, right or wrong, and without the rules of their headers.
+    pub(super) fn of(config: &Config) -> Self {
         let mut proxies = Self::default();
-        for named in &config.proxies {
+        for (index, named) in config.proxies.iter().enumerate() {
             let name = format!("proxies: {}", named.name);
-            if let Some(id) = proxies.add(name, &named.proxy) {
+            if let Some(id) = proxies.add_at(format!("proxies[{index}]"), name, &named.proxy) {
                 proxies.routes.named.insert(named.name.clone(), id);
             }
         }
@@ -62,11 +71,15 @@ impl Proxies {
         (proxies.routes.connect, proxies.routes.refresh) = (connect, refresh);
         proxies.add_channels(config);
         proxies.add_rpc(config);
-        proxies.routes.headers = proxies.headers()?;
-        Ok(proxies)
+        proxies
     }
 
-    fn add(&mut self, name: String, proxy: &config::Proxy) -> Option<ProxyId> {
+    /// A proxy that is called as its section is.
+    fn add(&mut self, path: String, proxy: &config::Proxy) -> Option<ProxyId> {
+        self.add_at(path.clone(), path, proxy)
+    }
+
+    fn add_at(&mut self, path: String, name: String, proxy: &config::Proxy) -> Option<ProxyId> {
         let id = ProxyId(u16::try_from(self.list.len()).ok()?);
         let static_headers = proxy.http.static_headers.iter();
         self.list.push(backend::Proxy {
@@ -87,6 +100,7 @@ impl Proxies {
                 .filter_map(|transform| Some((transform.status_code, refusal(transform)?)))
                 .collect(),
         });
+        self.paths.push(path);
         Some(id)
     }
 
@@ -189,10 +203,21 @@ impl Proxies {
     /// Whether all of them can be asked; nobody is.
     ///
     /// # Errors
-    /// What is wrong with a proxy.
-    pub(super) fn check(&self) -> Result<(), Error> {
-        let backend = Backend::new(&self.list, &Trust::System, Bounds::default());
-        backend.map(|_| ()).map_err(Error::Backend)
+    /// The option that is wrong.
+    pub(super) fn check(&self) -> Result<(), Fault> {
+        let each = self.paths.iter().zip(&self.list);
+        each.into_iter().try_for_each(|(path, proxy)| {
+            let fixed: Vec<_> = proxy.static_headers.iter().map(|(name, _)| name.clone()).collect();
+            for (names, option) in [
+                (&proxy.http_headers, "http_headers"),
+                (&proxy.emulated_headers, "emulated_headers"),
+                (&fixed, "http.static_headers"),
+            ] {
+                HeaderRules::new(names, &[])
+                    .map_err(|error| Fault::new(format!("{path}.{option}"), error))?;
+            }
+            check_endpoint(format!("{path}.endpoint"), proxy)
+        })
     }
 
     /// Starts who tells, and opens the way to who asks.
@@ -214,4 +239,16 @@ impl Proxies {
         }
         Ok(Ways { backend: Some(backend), notifiers })
     }
+}
+
+/// Whether a proxy with good headers can be asked. `key` is that of its endpoint.
+///
+/// # Errors
+/// What is wrong with the endpoint.
+pub(super) fn check_endpoint(key: String, proxy: &backend::Proxy) -> Result<(), Fault> {
+    let asked = Backend::new(std::slice::from_ref(proxy), &Trust::System, Bounds::default());
+    asked.map(|_| ()).map_err(|error| {
+        let named = error.strip_prefix(&proxy.name).and_then(|rest| rest.strip_prefix(": "));
+        Fault::new(key, named.unwrap_or(&error))
+    })
 }

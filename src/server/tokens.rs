@@ -9,7 +9,7 @@ use super::Error;
 use crate::{
     auth::{TokenOptions, Tokens},
     channels::Pattern,
-    config::{Client, Secret, Token},
+    config::{Client, Fault, Secret, Token},
     core::Process,
     jwks::{Endpoint, Fetcher},
     protocol::{KeyUse, centrifuge::Policy},
@@ -24,13 +24,18 @@ pub(super) struct Verifiers {
 }
 
 /// What `client.token` and `client.subscription_token` say.
-pub(super) fn verifiers(client: &Client) -> Result<Verifiers, Error> {
+///
+/// # Errors
+/// The option that cannot be used, such as a key.
+pub(super) fn verifiers(client: &Client) -> Result<Verifiers, Fault> {
     let skips = client.insecure_skip_token_signature_verify;
     let read = |token: &Token, section: &str| {
         let mut options = token_options(token);
         options.insecure_skip_signature = skips;
-        let refuse = |error| Error::Tokens(format!("{section}.{error}"));
-        Tokens::with(options).map_err(refuse)
+        Tokens::with(options).map_err(|error| match error.split_once(": ") {
+            Some((name, message)) => Fault::new(format!("{section}.{name}"), message),
+            None => Fault::new(section, error),
+        })
     };
     let connections = (client.token.has_key() || skips)
         .then(|| read(&client.token, "client.token"))
@@ -52,13 +57,14 @@ pub(crate) fn token_options(token: &Token) -> TokenOptions {
         hmac_previous_secret_key_valid_until_unix_s: token.hmac_previous_secret_key_valid_until,
         rsa_public_keys: token.rsa_public_key.iter().cloned().collect(),
         ecdsa_public_keys: token.ecdsa_public_key.iter().cloned().collect(),
+        ed25519_public_keys: token.ed25519_public_key.iter().cloned().collect(),
         key_set: token.jwks_public_endpoint.is_some(),
         audience: token.audience.clone(),
         audience_regex: pattern(&token.audience_regex),
         issuer: token.issuer.clone(),
         issuer_regex: pattern(&token.issuer_regex),
         user_id_claim: token.user_id_claim.clone(),
-        ..TokenOptions::default()
+        insecure_skip_signature: false,
     }
 }
 

@@ -60,8 +60,7 @@ impl Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let severity = if self.fatal { "error" } else { "warning" };
-        write!(f, "{severity}: {}. {}", self.missing, self.remedy)
+        write!(f, "{}. {}", self.missing, self.remedy)
     }
 }
 
@@ -282,6 +281,16 @@ mod tests {
             let problem = kernel(old).unwrap();
             assert!(problem.fatal && problem.to_string().contains(old), "{problem}");
         }
+    }
+
+    /// Whoever logs a problem says how grave it is.
+    #[test]
+    fn a_problem_is_a_sentence_and_what_to_do() {
+        assert_eq!(
+            Problem::warning("Few files", "Allow more").to_string(),
+            "Few files. Allow more"
+        );
+        assert_eq!(Problem::fatal("No ring", "Have one").to_string(), "No ring. Have one");
     }
 
     #[test]

@@ -259,6 +259,29 @@ fn a_backend_that_is_silent_or_not_there_is_not_waited_for() {
 }
 
 #[test]
+fn why_there_is_no_answer_is_said_in_plain_words() {
+    let told = |proxy: Proxy| {
+        let agent = endpoint::agent(&[], &Trust::System, 1).expect("no TLS");
+        let endpoint = Endpoint::new(&proxy, &agent).expect("a proxy");
+        endpoint.notify(&[]).expect_err("it does not answer").1
+    };
+    let gate = Gate::default();
+    let held = gate.clone();
+    let server = Server::start(move |_| {
+        held.pass();
+        ok("{}")
+    });
+    let silent = told(Proxy { timeout: Duration::from_millis(100), ..proxy_to(&server) });
+    assert_eq!(silent, "it did not answer within 100ms");
+    gate.open();
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let gone = told(Proxy { endpoint: format!("http://{nobody}/"), ..proxy_to(&server) });
+    assert!(gone.starts_with("Connection refused"), "{gone}");
+    let server = Server::start(|_| ok(&" ".repeat((1 << 20) + 1)));
+    assert_eq!(told(proxy_to(&server)), "its answer is above 1048576 bytes");
+}
+
+#[test]
 fn who_asks_and_panics_fails_and_asks_on() {
     let proxy =
         Proxy { endpoint: "http://127.0.0.1:1/".into(), timeout: DEADLINE, ..Proxy::default() };

@@ -180,7 +180,7 @@ impl Session {
             }
             BackendAnswer::Connect(Some(connected)) => {
                 let expire_at_unix_s = bounded_expiry(now, connected.expire_at_unix_s);
-                if expire_at_unix_s != 0 && expire_at_unix_s <= now.unix_s {
+                if now.is_past(expire_at_unix_s) {
                     return self.refuse(command, ErrorCode::EXPIRED, out);
                 }
                 self.take_connected(*connected, expire_at_unix_s)
@@ -234,7 +234,7 @@ impl Session {
         let Some(options) = policy.channels.options(&channel) else {
             return error(command, ErrorCode::UNKNOWN_CHANNEL);
         };
-        if terms.expire_at_unix_s != 0 && terms.expire_at_unix_s <= now.unix_s {
+        if now.is_past(terms.expire_at_unix_s) {
             return error(command, ErrorCode::EXPIRED);
         }
         let options = Box::new(self.on_terms(policy, options, wish, terms));
@@ -247,11 +247,12 @@ impl Session {
         let idempotency_key = Some(idempotency_key).filter(|key| !key.is_empty()).map(Name::from);
         let extra =
             PublicationExtra { tags, idempotency_key, version, version_epoch, skip_history };
+        let info = Some(self.publisher(&channel));
         Request::Publish {
             channel,
             data: other.unwrap_or(data),
             payload: Payload::Json,
-            info: Some(Bytes::clone(&self.member(None).json)),
+            info,
             subscribers_only: false,
             extra: (extra != PublicationExtra::default()).then(|| Box::new(extra)),
         }
@@ -377,8 +378,13 @@ mod tests {
     }
 
     fn until(seconds: u64) -> BackendAnswer {
-        let expire_at_unix_s = NOW.unix_s + seconds;
-        BackendAnswer::Refresh(Refreshed::Until { expire_at_unix_s, info: None, meta: None })
+        BackendAnswer::Refresh(refreshed(seconds, None))
+    }
+
+    /// For so many seconds; 0 is for ever.
+    fn refreshed(seconds: u64, info: Option<&'static str>) -> Refreshed {
+        let expire_at_unix_s = if seconds == 0 { 0 } else { NOW.unix_s + seconds };
+        Refreshed::Until { expire_at_unix_s, info: info.map(Bytes::from), meta: None }
     }
 
     fn due(session: &mut Session, now: Now, policy: &Policy) -> Vec<Effect> {
@@ -483,16 +489,40 @@ mod tests {
         let policy = policy();
         let mut session = connected(&policy, 0);
         let channel = Name::from("a");
-        session.expires(NOW, &policy, &channel, NOW.unix_s + 5);
+        session.expires(NOW, &policy, &channel, NOW.unix_s + 5, None);
         let about = asked(due(&mut session, later(5), &policy)).about;
         session.forget("a");
         let expired = BackendAnswer::SubRefresh(Refreshed::Expired);
         assert!(answered(&mut session, later(6), &policy, about, expired.clone()).is_empty());
-        session.expires(NOW, &policy, &channel, NOW.unix_s + 5);
+        session.expires(NOW, &policy, &channel, NOW.unix_s + 5, None);
         let about = asked(due(&mut session, later(5), &policy)).about;
         let out = answered(&mut session, later(6), &policy, about, expired);
         assert!(matches!(&out[..], [Effect::Expire { channel }] if **channel == *"a"), "{out:?}");
         assert!(session.credentials.is_none(), "nothing of it is left");
+    }
+
+    #[test]
+    fn what_others_see_of_a_subscription_is_what_the_backend_said_last() {
+        let policy = policy();
+        let mut session = connected(&policy, 0);
+        let channel = Name::from("a");
+        session.expires(NOW, &policy, &channel, NOW.unix_s + 5, Some(b"1"));
+        for (answer, seen) in [
+            (BackendAnswer::Failed(Failure::Unreachable), "1"),
+            (BackendAnswer::SubRefresh(refreshed(200, None)), "1"),
+            (BackendAnswer::SubRefresh(refreshed(0, Some("2"))), "2"),
+        ] {
+            let about = asked(due(&mut session, later(100), &policy)).about;
+            assert!(answered(&mut session, later(100), &policy, about, answer).is_empty());
+            assert_eq!(session.channel_info("a"), Some(seen.as_bytes()));
+            session.expires(NOW, &policy, &channel, NOW.unix_s + 5, None);
+        }
+        let published = Published { skip_history: true, ..Published::default() };
+        let request = session.allowed_publication(channel, Bytes::from_static(b"1"), published);
+        let Request::Publish { info: Some(info), .. } = request else { panic!("{request:?}") };
+        assert!(info.ends_with(br#""chan_info":2}"#), "{info:?}");
+        session.forget("a");
+        assert_eq!(session.channel_info("a"), None);
     }
 
     #[test]

@@ -119,6 +119,9 @@ pub(super) struct SubscribeRequest<'a> {
     /// Bit 2: a failed recovery is error 112.
     #[serde(default, deserialize_with = "nullable")]
     pub(super) flag: i64,
+    /// A filter of publications by their tags. There are none here: who asks for one is refused,
+    /// for without it would come what is not wanted.
+    pub(super) tf: Option<IgnoredAny>,
 }
 
 /// The part of a history request that decides.

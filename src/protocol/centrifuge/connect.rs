@@ -37,6 +37,10 @@ impl Session {
             let arrival = self.credentials_mut().arrival.get_or_insert_default();
             arrival.emulate(policy, emulated).map_err(|_| CloseReason::BAD_REQUEST)?;
         }
+        let subs = request.subs.iter().flatten();
+        if subs.filter_map(|(_, asked)| asked.as_ref()).any(|asked| asked.tf.is_some()) {
+            return self.refuse(id, ErrorCode::BAD_REQUEST, out);
+        }
         let wishes = wishes(request);
         if request.token.is_empty() {
             if let Some(proxy) = policy.proxies.connect {
@@ -130,11 +134,16 @@ impl Session {
         {
             granted.push(Grant::plain(policy.channels.personal(namespace, &self.user)));
         }
+        granted.retain(|grant| !grant.channel.is_empty());
         let mut subscriptions = Vec::with_capacity(granted.len());
         for grant in granted {
-            let Ok(options) = policy.channels.named(&grant.channel) else {
+            let Some(options) = policy.channels.granted(&grant.channel) else {
                 return self.refuse(id, ErrorCode::UNKNOWN_CHANNEL, out);
             };
+            // As a subscribe that is over already (centrifuge `connectCmd`).
+            if now.is_past(grant.terms.expire_at_unix_s) {
+                return self.refuse(id, ErrorCode::EXPIRED, out);
+            }
             let nothing = Wish::default();
             let wish = wishes.get(&grant.channel).unwrap_or(&nothing);
             let wanted = self.on_terms(policy, options, wish, grant.terms).by_server();

@@ -23,20 +23,22 @@ pub(super) struct Credentials {
     pub(super) refreshing: bool,
     /// When to look whether something has expired: the wall clock may be set in between.
     pub(super) expiry_check_ms: u64,
-    /// Subscriptions that expire.
-    pub(super) subscriptions: Vec<Expiring>,
+    /// Subscriptions that expire, or of which others see something.
+    pub(super) subscriptions: Vec<Remembered>,
     /// What there is only between the connect command and its reply.
     pub(super) entry: Option<Box<Entry>>,
 }
 
-/// A subscription that expires.
+/// What is remembered of a subscription.
 #[derive(Debug)]
-pub(super) struct Expiring {
+pub(super) struct Remembered {
     pub(super) channel: Name,
-    /// When it must have been refreshed.
+    /// When it must have been refreshed; 0 is never.
     pub(super) at_unix_s: u64,
     /// The backend is being asked whether it goes on.
     pub(super) refreshing: bool,
+    /// What others in the channel see of the connection there alone, as JSON.
+    pub(super) info: Option<Box<[u8]>>,
 }
 
 /// What waits for a connect to be done.

@@ -12,7 +12,7 @@ use super::{
     NEVER, Policy, Session, State, after,
     asking::About,
     command::TokenRequest,
-    credentials::Expiring,
+    credentials::Remembered,
     error,
     reply::{self, Expiry},
 };
@@ -66,7 +66,7 @@ impl Session {
             return Err(CloseReason::INSUFFICIENT_STATE);
         }
         let expire_at_unix_s = expire_at(policy, &claims, now);
-        if expire_at_unix_s != 0 && expire_at_unix_s <= now.unix_s {
+        if now.is_past(expire_at_unix_s) {
             out.push(error(id, ErrorCode::EXPIRED));
             return Ok(());
         }
@@ -132,9 +132,9 @@ impl Session {
         }
         let mut asked_about: Vec<(ProxyId, Name)> = Vec::new();
         credentials.subscriptions.retain_mut(|subscription| {
-            let Expiring { channel, at_unix_s, refreshing } = subscription;
+            let Remembered { channel, at_unix_s, refreshing, .. } = subscription;
             match policy.asked_about(ChannelEvent::SubRefresh, channel) {
-                _ if *refreshing => true,
+                _ if *refreshing || *at_unix_s == 0 => true,
                 Some(proxy) => {
                     if now.unix_s >= *at_unix_s {
                         *refreshing = true;
@@ -179,7 +179,7 @@ impl Session {
             BackendAnswer::Failed(_) => (now.unix_s + EXTENSION_S, None, None),
             _ => return Err(CloseReason::CONNECTION_EXPIRED),
         };
-        if at_unix_s != 0 && at_unix_s <= now.unix_s {
+        if now.is_past(at_unix_s) {
             return Err(CloseReason::CONNECTION_EXPIRED);
         }
         self.prolong(now, policy, at_unix_s, info, meta);
@@ -200,14 +200,14 @@ impl Session {
             return;
         }
         let until = match answer {
-            BackendAnswer::SubRefresh(Refreshed::Until { expire_at_unix_s, .. }) => {
-                Some(*expire_at_unix_s).filter(|at| *at == 0 || *at > now.unix_s)
+            BackendAnswer::SubRefresh(Refreshed::Until { expire_at_unix_s, info, .. }) => {
+                Some((*expire_at_unix_s, info.as_deref())).filter(|(at, _)| !now.is_past(*at))
             }
-            BackendAnswer::Failed(_) => Some(now.unix_s + EXTENSION_S),
+            BackendAnswer::Failed(_) => Some((now.unix_s + EXTENSION_S, None)),
             _ => None,
         };
         match until {
-            Some(at_unix_s) => self.expires(now, policy, &channel, at_unix_s),
+            Some((at_unix_s, info)) => self.expires(now, policy, &channel, at_unix_s, info),
             None => {
                 self.forget(&channel);
                 self.settle_credentials(now, policy);
@@ -216,27 +216,44 @@ impl Session {
         }
     }
 
-    /// Takes note of when a subscription must have been refreshed; 0 is never.
-    pub(super) fn expires(&mut self, now: Now, policy: &Policy, channel: &Name, at_unix_s: u64) {
-        if at_unix_s == 0 && self.credentials.is_none() {
+    /// Takes note of when a subscription must have been refreshed, 0 is never, and of what others see
+    /// of it, which is JSON; `None` is what they saw before.
+    pub(super) fn expires(
+        &mut self,
+        now: Now,
+        policy: &Policy,
+        channel: &Name,
+        at_unix_s: u64,
+        info: Option<&[u8]>,
+    ) {
+        if at_unix_s == 0 && info.is_none() && self.credentials.is_none() {
             return;
         }
-        self.forget(channel);
-        if at_unix_s != 0 {
+        let subscriptions = &mut self.credentials_mut().subscriptions;
+        let place = subscriptions.iter().position(|known| known.channel == *channel);
+        let before = place.and_then(|place| subscriptions.remove(place).info);
+        let info = info.map(Box::from).or(before);
+        if at_unix_s != 0 || info.is_some() {
             let channel = Name::clone(channel);
-            let expiring = Expiring { channel, at_unix_s, refreshing: false };
-            self.credentials_mut().subscriptions.push(expiring);
+            subscriptions.push(Remembered { channel, at_unix_s, refreshing: false, info });
         }
         self.settle_credentials(now, policy);
     }
 
-    /// One of the subscriptions with which the connection begins is granted; the answer to the connect
-    /// tells the client.
+    /// A subscription is granted: takes note of its expiry, and of what others see of it.
     pub fn entered(&mut self, now: Now, policy: &Policy, subscribed: &Subscribed) {
-        self.expires(now, policy, &subscribed.channel, subscribed.options.expire_at_unix_s);
+        let options = &subscribed.options;
+        let (at_unix_s, info) = (options.expire_at_unix_s, options.info.as_deref());
+        self.expires(now, policy, &subscribed.channel, at_unix_s, info);
     }
 
-    /// The subscription is over: it does not expire any more.
+    /// What others see of the connection in `channel` alone, as JSON.
+    pub(super) fn channel_info(&self, channel: &str) -> Option<&[u8]> {
+        let mut subscriptions = self.credentials.iter().flat_map(|known| &known.subscriptions);
+        subscriptions.find(|known| *known.channel == *channel)?.info.as_deref()
+    }
+
+    /// The subscription is over: nothing of it is remembered.
     pub fn forget(&mut self, channel: &str) {
         if let Some(credentials) = &mut self.credentials {
             credentials.subscriptions.retain(|known| *known.channel != *channel);
@@ -263,8 +280,9 @@ impl Session {
         let own = Some(credentials.expire_at_unix_s)
             .filter(|at| *at != 0 && !credentials.refreshing)
             .map(|at| at.saturating_add(own_delay_s));
-        let subscriptions = credentials.subscriptions.iter().filter(|known| !known.refreshing);
+        let subscriptions = credentials.subscriptions.iter();
         let first = subscriptions
+            .filter(|known| known.at_unix_s != 0 && !known.refreshing)
             .map(|known| match policy.asked_about(ChannelEvent::SubRefresh, &known.channel) {
                 Some(_) => known.at_unix_s,
                 None => known.at_unix_s.saturating_add(policy.expired_sub_close_delay_s),

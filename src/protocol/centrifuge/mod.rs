@@ -178,15 +178,14 @@ impl Session {
             }
             Answer::Subscribed(None) => reply::empty(command, "subscribe"),
             Answer::Subscribed(Some(mut subscribed)) => {
-                let at_unix_s = subscribed.options.expire_at_unix_s;
-                self.expires(now, policy, &subscribed.channel, at_unix_s);
+                self.entered(now, policy, &subscribed);
                 expiry::hide_expiry(policy, &mut subscribed);
                 reply::result(command, "subscribe", |object| {
                     reply::write_subscribed(object, &subscribed, now.unix_s);
                 })
             }
-            Answer::Prolonged { channel, expire_at_unix_s } => {
-                self.expires(now, policy, &channel, expire_at_unix_s);
+            Answer::Prolonged { channel, expire_at_unix_s, info } => {
+                self.expires(now, policy, &channel, expire_at_unix_s, info.as_deref());
                 let expiry = Expiry::at(expire_at_unix_s, now.unix_s);
                 reply::result(command, "sub_refresh", |object| expiry.write(object))
             }
@@ -209,7 +208,7 @@ impl Session {
 
     /// The push that tells the client of a subscription that it did not ask for.
     pub fn subscribed(&mut self, now: Now, policy: &Policy, subscribed: &Subscribed) -> Vec<u8> {
-        self.expires(now, policy, &subscribed.channel, subscribed.options.expire_at_unix_s);
+        self.entered(now, policy, subscribed);
         reply::subscribe_push(subscribed)
     }
 
@@ -226,6 +225,11 @@ impl Session {
         // As long as the membership: without the room for more that it was written into.
         let json = Bytes::from(json.into_boxed_slice());
         Arc::new(MemberInfo { client, user: Name::clone(&self.user), json })
+    }
+
+    /// Who the connection is to those who get what it publishes to `channel`, as JSON.
+    fn publisher(&self, channel: &str) -> Bytes {
+        Bytes::clone(&self.member(self.channel_info(channel)).json)
     }
 
     /// When [`due`](Self::due) is to be called next, in milliseconds of the monotonic clock;
@@ -426,7 +430,7 @@ mod tests {
             Effect::Request { command, request } => match request {
                 Request::Connect { user, .. } => format!("{command} connect {user}"),
                 Request::Subscribe { channel, .. } => format!("{command} subscribe {channel}"),
-                Request::Prolong { channel, expire_at_unix_s } => {
+                Request::Prolong { channel, expire_at_unix_s, .. } => {
                     format!("{command} prolong {channel} {expire_at_unix_s}")
                 }
                 Request::Unsubscribe { channel } => format!("{command} unsubscribe {channel}"),
@@ -640,6 +644,15 @@ mod tests {
     }
 
     #[test]
+    fn a_filter_of_what_the_server_subscribes_to_is_refused() {
+        let policy = policy();
+        let line =
+            r#"{"id":1,"connect":{"subs":{"a":null,"b":{"tf":{"op":"","key":"k","cmp":"ex"}}}}}"#;
+        let refused = error_text(1, ErrorCode::BAD_REQUEST);
+        assert_eq!(said(&mut fresh(&policy), &policy, line), [refused]);
+    }
+
+    #[test]
     fn methods_become_requests_or_errors() {
         let policy = policy();
         let info = format!(r#"{{"user":"42","client":"{CLIENT}","conn_info":{{"n": 1}}}}"#);
@@ -673,6 +686,11 @@ mod tests {
                 r#"{"id":2,"subscribe":{"channel":"a","token":"t"}}"#,
                 error_text(2, ErrorCode::PERMISSION_DENIED),
             ),
+            (
+                r#"{"id":2,"subscribe":{"channel":"a","tf":{"op":"","key":"k","cmp":"eq"}}}"#,
+                error_text(2, ErrorCode::BAD_REQUEST),
+            ),
+            (r#"{"id":2,"subscribe":{"channel":"a","tf":null}}"#, "2 subscribe a".into()),
             (r#"{"id":2,"rpc":{"method":"m"}}"#, error_text(2, ErrorCode::NOT_AVAILABLE)),
             (r#"{"id":2,"presence":{}}"#, "close 3501".into()),
             (r#"{"id":2,"ping":{}}"#, r#"{"id":2,"ping":{}}"#.into()),
@@ -682,7 +700,8 @@ mod tests {
                 error_text(2, ErrorCode::NOT_AVAILABLE),
             ),
             (r#"{"id":2,"history":{"channel":"a"}}"#, error_text(2, ErrorCode::NOT_AVAILABLE)),
-            (r#"{"id":2,"sub_refresh":{"channel":"a"}}"#, "close 3501".into()),
+            (r#"{"id":2,"sub_refresh":{"channel":"a"}}"#, error_text(2, ErrorCode::BAD_REQUEST)),
+            (r#"{"id":2,"sub_refresh":{"channel":"a","token":"t"}}"#, "close 3500".into()),
         ] {
             assert_eq!(said(&mut connected(&policy, &token), &policy, line), [expected], "{line}");
         }

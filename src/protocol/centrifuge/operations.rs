@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::{
     Policy, Session,
     asking::About,
@@ -56,6 +54,10 @@ impl Session {
                 let token = terms.is_some();
                 match permissions::may_subscribe(channels, options, &channel, user, token, insecure)
                 {
+                    // As where a filter by tags is not allowed (centrifuge `AllowTagsFilter`).
+                    Access::Allowed | Access::AskBackend if request.tf.is_some() => {
+                        error(id, ErrorCode::BAD_REQUEST)
+                    }
                     Access::Allowed => {
                         let (wish, terms) = (Wish::of(request), terms.unwrap_or_default());
                         self.subscription(now, policy, id, channel, &wish, terms)
@@ -103,8 +105,7 @@ impl Session {
         if claims.channel != channel || claims.user != *self.user || of_other {
             return Err(CloseReason::INVALID_TOKEN);
         }
-        let expire_at_unix_s = claims.terms.expire_at_unix_s;
-        if expire_at_unix_s != 0 && expire_at_unix_s <= now.unix_s {
+        if now.is_past(claims.terms.expire_at_unix_s) {
             return Ok(Err(ErrorCode::EXPIRED));
         }
         Ok(Ok(Some(claims.terms)))
@@ -190,7 +191,7 @@ impl Session {
             let call = BackendCall::Publish { caller, channel: to, data: published };
             return About::Publish { channel, data }.asked(id, proxy, call);
         }
-        let info = Some(Bytes::clone(&self.member(None).json));
+        let info = Some(self.publisher(&channel));
         let (payload, subscribers_only) = (Payload::Json, access == Access::IfSubscribed);
         let request =
             Request::Publish { channel, data, payload, info, subscribers_only, extra: None };
@@ -300,17 +301,21 @@ impl Session {
             }
         };
         let of_backend = policy.proxies.of_channel(ChannelEvent::SubRefresh, options).is_some();
-        if request.token.is_empty() || of_backend {
+        if of_backend {
             return Err(CloseReason::BAD_REQUEST);
         }
+        if request.token.is_empty() {
+            out.push(error(id, ErrorCode::BAD_REQUEST));
+            return Ok(());
+        }
         match self.token_terms(now, policy, &channel, &request.token, out)? {
+            // Who has a subscription already is closed where others are refused.
+            Err(ErrorCode::PERMISSION_DENIED) => return Err(CloseReason::INVALID_TOKEN),
             Err(code) => out.push(error(id, code)),
             Ok(terms) => {
-                let at_unix_s = terms.map_or(0, |terms| terms.expire_at_unix_s);
-                out.push(Effect::Request {
-                    command: id,
-                    request: Request::Prolong { channel, expire_at_unix_s: at_unix_s },
-                });
+                let Terms { expire_at_unix_s, info, .. } = terms.unwrap_or_default();
+                let request = Request::Prolong { channel, expire_at_unix_s, info };
+                out.push(Effect::Request { command: id, request });
             }
         }
         Ok(())

@@ -84,6 +84,7 @@ impl Session {
             recover: wish.recover.clone().or(newest).filter(|_| recovery),
             reject_unrecovered: wish.reject_unrecovered,
             member: seen.then(|| self.member(info.as_deref())),
+            info,
             server_side: false,
             expire_at_unix_s,
             data,

@@ -22,6 +22,8 @@ pub fn disconnect_of(error: ErrorCode) -> CloseReason {
         ErrorCode::EXPIRED | ErrorCode::TOKEN_EXPIRED => CloseReason::CONNECTION_EXPIRED,
         ErrorCode::TOO_MANY_REQUESTS => CloseReason::TOO_MANY_REQUESTS,
         ErrorCode::PERMISSION_DENIED => CloseReason::PERMISSION_DENIED,
+        // centrifuge has 3004 for it, after which its client would ask for the same again.
+        ErrorCode::BAD_REQUEST => CloseReason::BAD_REQUEST,
         _ => CloseReason::INTERNAL_SERVER_ERROR,
     }
 }
@@ -107,6 +109,13 @@ mod tests {
         let push = String::from_utf8(push).unwrap();
         assert!(push.starts_with(r#"{"push":{"connect":{"client":""#), "{push}");
         assert!(push.ends_with(r#","ping":25,"session":"s"}}}"#), "no pong is asked for: {push}");
+    }
+
+    #[test]
+    fn a_filter_of_publications_is_refused() {
+        let policy = super::super::tests::policy();
+        let request = r#"{"subs":{"a":{"tf":{"op":"","key":"k","cmp":"ex"}},"b":{}}}"#;
+        assert_eq!(said(&mut session(&policy), &policy, request), ["close 3501"]);
     }
 
     #[test]
