@@ -63,11 +63,31 @@ pub enum Mutation {
     EndsWalkWithTurn,
     /// A connection that is another user's stays the former one's too.
     KeepsFormerUser,
+    /// Of all who miss something in a gap the first alone is counted.
+    FreezesMissed,
+    /// Of all publications that others overtake those of the first time alone are counted.
+    FreezesOvertaken,
+    /// Of all that waits for a slow one the newest is kept, of whatever key.
+    OvertakesEveryKey,
+    /// Histories never lack room.
+    KeepsBeyondBytes,
+    /// A history is as long as it comes.
+    KeepsBeyondSize,
+    /// A history is kept a thousand times as long as it should be.
+    KeepsBeyondTtl,
+    /// A link is never full of publications.
+    FillsFullLink,
+    /// A subscription that was not refreshed goes on.
+    KeepsExpired,
+    /// Who waits for a grant is told that it lives as long as its client wants.
+    ProlongsPending,
+    /// A subscription does not expire any more once its client has asked for its end in vain.
+    ForgetsExpiry,
 }
 
 impl Mutation {
     /// Every mistake.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 39] = [
         Self::SkipsSubscriptionGeneration,
         Self::SkipsConnectionGeneration,
         Self::NarrowsGenerations,
@@ -97,6 +117,16 @@ impl Mutation {
         Self::HidesUnsent,
         Self::EndsWalkWithTurn,
         Self::KeepsFormerUser,
+        Self::FreezesMissed,
+        Self::FreezesOvertaken,
+        Self::OvertakesEveryKey,
+        Self::KeepsBeyondBytes,
+        Self::KeepsBeyondSize,
+        Self::KeepsBeyondTtl,
+        Self::FillsFullLink,
+        Self::KeepsExpired,
+        Self::ProlongsPending,
+        Self::ForgetsExpiry,
     ];
 }
 

@@ -13,6 +13,7 @@ mod simulation {
     pub mod crowd;
     mod emulated;
     mod ends;
+    pub mod expiry;
     pub mod faults;
     pub mod features;
     pub mod fleet;
@@ -50,7 +51,7 @@ const WORLDS: u64 = if cfg!(feature = "simulation") { 10_000 } else { 200 };
 /// Worlds of devices of an ordinary run.
 const LEASE_WORLDS: u64 = if cfg!(feature = "simulation") { 10_000 } else { 100 };
 /// Worlds within which every mutation must be noticed.
-const MUTATED_WORLDS: u64 = 2_000;
+const MUTATED_WORLDS: u64 = 10_000;
 
 #[test]
 fn worlds_keep_every_promise() {
@@ -62,9 +63,11 @@ fn worlds_keep_every_promise() {
         assert!(seen.iter().all(|times| *times > 0), "{total:?}");
         let seen = [total.expired, total.addressed, total.orders, total.limited];
         assert!(seen.iter().all(|times| *times > 0), "{total:?}");
+        let seen = [total.subs_refreshed, total.hours];
+        assert!(seen.iter().all(|times| *times > 0), "{total:?}");
         let seen = [total.letters, total.counted, total.exact, total.users_set, total.unanswered];
         assert!(seen.iter().all(|times| *times > 0), "{total:?}");
-        let seen = [total.recovered, total.unrecovered, total.memberships];
+        let seen = [total.recovered, total.unrecovered, total.memberships, total.subs_expired];
         assert!(seen.iter().all(|times| *times > 0), "{total:?}");
         if cfg!(feature = "simulation") {
             let seen = [total.gaps, total.lost, total.left_out];

@@ -11,7 +11,9 @@ use super::{
 use crate::{
     api::{Call, ConnectionsOf, Disconnect, NodeInfo, NodeMetrics, ShardInfo, Subscribe, Target},
     codes::CloseReason,
-    hub::{Broadcast, ChannelPattern, Group, Publication, Read, ShardId, ToHome},
+    hub::{
+        Broadcast, ChannelPattern, Group, HomeAnswer, Publication, Read, ReplyTo, ShardId, ToHome,
+    },
     metrics::Counts,
     protocol::{Act, ErrorCode, Name, Now, Order, Payload, PublicationExtra, Query},
 };
@@ -159,7 +161,27 @@ impl Core {
                 _ => 1,
             };
             self.share = self.share.saturating_sub(channels);
-            self.to_home(home, message);
+            if self.congestion.is_full(home) {
+                self.refuse_later(message);
+            } else {
+                self.to_home(home, message);
+            }
+        }
+    }
+
+    /// Refuses what a backend publishes: the link to its home has become full since it was admitted.
+    fn refuse_later(&mut self, message: ToHome) {
+        let replies = match message {
+            ToHome::Publish { reply, .. } => vec![reply],
+            ToHome::Broadcast { broadcast, reply: ReplyTo::Gather { index, generation, .. } } => {
+                let parts = broadcast.channels.iter().map(|(part, _)| *part);
+                parts.map(|part| ReplyTo::Gather { index, generation, part }).collect()
+            }
+            other => unreachable!("{other:?} waits for no turn"),
+        };
+        for reply in replies {
+            let refused = HomeAnswer::Failed(ErrorCode::TOO_MANY_REQUESTS);
+            self.reply(self.shard, reply, refused);
         }
     }
 

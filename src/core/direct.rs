@@ -245,7 +245,8 @@ impl Core {
             let shard = of_shard[0].0;
             if self.congestion.is_full(shard) {
                 if !mutations::is_on(Mutation::HidesUnsent) {
-                    pending.delivery.failed += of_shard.len() as u32;
+                    let meant = of_shard.iter().filter(|one| except != Some(**one));
+                    pending.delivery.failed += meant.count() as u32;
                 }
                 continue;
             }

@@ -13,6 +13,7 @@ use crate::{
     frame::{Range, Tag},
     hub::{ConnRef, LocalId},
     metrics::Counters,
+    mutations::{self, Mutation},
 };
 
 /// From which part of a queue's bound on the newest publication per key is enough.
@@ -104,10 +105,14 @@ impl Overrun {
                 // What waits of other channels with a position is theirs to lose, by their own overrun.
                 writer.drop_tagged(excess, of_channel)
             }
-            SlowConsumer::Latest => writer
-                .drop_tagged(usize::MAX, |waiting| of_channel(waiting) && waiting.key == tag.key),
+            SlowConsumer::Latest => writer.drop_tagged(usize::MAX, |waiting| {
+                let every = mutations::is_on(Mutation::OvertakesEveryKey);
+                of_channel(waiting) && (every || waiting.key == tag.key)
+            }),
         };
-        counters.publications_overtaken += u64::from(dropped.publications);
+        if counters.publications_overtaken == 0 || !mutations::is_on(Mutation::FreezesOvertaken) {
+            counters.publications_overtaken += u64::from(dropped.publications);
+        }
         counters.slow_consumer_bytes_dropped += dropped.bytes as u64;
         if writer.queued_bytes() > self.bounds.queue_bytes_max {
             Taken::Close

@@ -7,6 +7,7 @@ use crate::{
     frame::Range,
     hub::{ConnRef, HomeAnswer, Pending, Publication, Read, ReplyTo, ToHome},
     limits::COMMANDS_IN_FLIGHT_MAX,
+    mutations::{self, Mutation},
     protocol::{
         Answer, ErrorCode, Name, Now, Outgoing, Request, Subscribed, centrifuge,
         handler::ConnectionRef,
@@ -47,6 +48,9 @@ impl Core {
             _ => None,
         };
         if let Some(error) = refusal {
+            if mutations::is_on(Mutation::ForgetsExpiry) {
+                self.forget_expiry(conn, &request);
+            }
             self.answer(now, conn, place, command, Answer::Failed(error));
             return;
         }
@@ -59,11 +63,10 @@ impl Core {
                 self.subscribe(now, conn, Pending { command, place }, &channel, *options, None);
             }
             Request::Prolong { channel, expire_at_unix_s, info } => {
-                let first = self.slots.at(conn.slot).first_subscription;
-                // centrifuge answers so who is not subscribed.
-                let sub = self.local.find(first, &channel);
+                let sub = self.prolonged(conn, &channel);
                 let answer = match sub {
                     Some(_) => Answer::Prolonged { channel, expire_at_unix_s, info },
+                    // centrifuge answers so who is not subscribed.
                     None => Answer::Failed(ErrorCode::PERMISSION_DENIED),
                 };
                 self.answer(now, conn, place, command, answer);
@@ -110,6 +113,23 @@ impl Core {
                 self.to_home(home, ToHome::Read(Box::new(Read { channel, query, reply })));
             }
         }
+    }
+
+    /// A mistake: what its client asked to end, and did not, is taken for ended.
+    fn forget_expiry(&mut self, conn: ConnRef, request: &Request) {
+        let session = self.slots.at(conn.slot).session.centrifuge();
+        if let (Request::Unsubscribe { channel }, Some(session)) = (request, session) {
+            session.forget(channel);
+        }
+    }
+
+    /// The subscription of a client that is in a channel: until it is granted, nobody but the grant
+    /// says until when it lives.
+    fn prolonged(&mut self, conn: ConnRef, channel: &str) -> Option<u32> {
+        let first = self.slots.at(conn.slot).first_subscription;
+        let sub = self.local.find(first, channel)?;
+        let is_on = mutations::is_on(Mutation::ProlongsPending);
+        (self.local.is_active(sub) || is_on).then_some(sub)
     }
 
     /// Why a publication cannot be taken now.

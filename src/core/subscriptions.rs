@@ -301,6 +301,11 @@ impl Core {
             self.answer(now, conn, place, command, Answer::Subscribed(Some(Box::new(subscribed))));
             self.renew_one(conn, sub);
         } else if self.is_connecting(conn) && confirm.is_none() {
+            // Now, and not with the answer: its client may have left it by then, and come back.
+            let policy = &self.process.settings.policy;
+            if let Some(session) = self.slots.at(conn.slot).session.centrifuge() {
+                session.entered(now, policy, &subscribed);
+            }
             self.connect_progress(now, conn, Some(subscribed));
         } else {
             self.tell(now, conn, |session, policy, now| {
@@ -349,10 +354,19 @@ impl Core {
             if self.subscriptions.has_position(sub) {
                 let generation = self.slots.at(member.slot).generation;
                 self.lose(ConnRef { slot: member.slot, generation }, sub);
-            } else {
+            } else if self.counters.publications_missed == 0
+                || !mutations::is_on(Mutation::FreezesMissed)
+            {
                 self.counters.publications_missed += 1;
             }
         }
+    }
+
+    /// Subscribers that a gap is not told to, to be checked by tests.
+    pub fn without_position(&self, local: LocalId) -> usize {
+        let members = self.local.channel_of(local).map(|channel| self.local.all_members(channel));
+        let members = members.unwrap_or_default();
+        members.iter().filter(|member| !self.subscriptions.has_position(member.sub())).count()
     }
 
     /// A subscription's position is lost.
@@ -432,20 +446,19 @@ impl Core {
         self.to_home(self.home_of(&channel), ToHome::Renew { channel, sub, member });
     }
 
-    /// A subscription was not refreshed in time.
+    /// A subscription, which is active since its grant says when it expires, was not refreshed in time.
     pub(super) fn subscription_expired(&mut self, now: Now, conn: ConnRef, channel: &Name) {
         let first = self.slots.at(conn.slot).first_subscription;
         let Some(sub) = self.local.find(first, channel) else { return };
+        if mutations::is_on(Mutation::KeepsExpired) {
+            return;
+        }
         if self.subscriptions.is_server_side(sub) {
             self.close(now, conn, CloseReason::SUBSCRIPTION_EXPIRED);
             return;
         }
-        // Of what was not active yet the client has not heard; its own command is refused.
-        if self.end(now, conn, sub, Answer::Failed(ErrorCode::EXPIRED)) {
-            self.tell(now, conn, |session, _, _| {
-                session.unsubscribed(channel, Unsubscribed::EXPIRED)
-            });
-        }
+        self.leave(conn, sub);
+        self.tell(now, conn, |session, _, _| session.unsubscribed(channel, Unsubscribed::EXPIRED));
     }
 
     /// Sends a connection what its session says of something that it did not ask for.

@@ -610,6 +610,11 @@ impl Home {
         self.streams.counts()
     }
 
+    /// See [`Streams::kept`].
+    pub fn kept(&self, channel: &str) -> Option<(Position, usize)> {
+        self.streams.kept(channel)
+    }
+
     /// Subscribers of a channel by the home's account: joins minus leaves of all shards.
     pub fn subscribers(&self, channel: &str) -> u32 {
         self.directory.get(channel).map_or(0, Channel::subscribers)

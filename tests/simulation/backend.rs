@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::{
     client::Peer,
+    features::KEYS,
     oracle::{Oracle, name},
     random::Random,
     window::Window,
@@ -42,16 +43,19 @@ impl Backend {
             0..=4 => {
                 let channel = random.below(self.channels);
                 let (id, data) = oracle.publish(self.number, &[channel], random.below(60));
-                let body = format!(r#"{{"channel":"{}","data":{data}}}"#, name(channel));
+                let tags = tags(oracle, id, &[channel], random);
+                let channel_name = name(channel);
+                let body = format!(r#"{{"channel":"{channel_name}","data":{data},"tags":{tags}}}"#);
                 (Call::Publish(channel, id), "POST", "/api/publish", body)
             }
             5..=6 => {
                 let first = random.below(self.channels);
                 let channels: Vec<usize> = (first..self.channels).collect();
                 let (id, data) = oracle.publish(self.number, &channels, random.below(60));
+                let tags = tags(oracle, id, &channels, random);
                 let names: Vec<String> = channels.iter().map(|channel| name(*channel)).collect();
                 let names = serde_json::to_string(&names).unwrap();
-                let body = format!(r#"{{"channels":{names},"data":{data}}}"#);
+                let body = format!(r#"{{"channels":{names},"data":{data},"tags":{tags}}}"#);
                 (Call::Broadcast(channels, id), "POST", "/api/broadcast", body)
             }
             7 => (Call::Info, "POST", "/api/info", "{}".to_owned()),
@@ -67,6 +71,12 @@ impl Backend {
         )
         .into_bytes()
     }
+}
+
+/// Any key for a publication, as JSON.
+fn tags(oracle: &mut Oracle, id: u64, to: &[usize], random: &mut Random) -> String {
+    let tags = oracle.keyed(id, to, random.pick::<&str>(&KEYS));
+    serde_json::to_string(&tags).expect("texts are JSON")
 }
 
 fn outcome(oracle: &mut Oracle, channel: usize, id: u64, answer: &Value) {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{
     client::Peer,
+    expiry,
     features::Features,
     lines::{Connected, Failure, History, Line, Presence, Push, Subscribed},
     node::DENIED,
@@ -23,10 +24,21 @@ enum Command {
     Subscribe(Wish),
     Unsubscribe(usize),
     Publish(usize, u64),
+    SubRefresh(Refresh),
     /// The channel.
     Presence(usize),
     /// The channel, the most publications, newest first, and when that was asked for.
     History(usize, u64, bool, u64),
+}
+
+/// One wish to stay in a channel.
+#[derive(Debug)]
+struct Refresh {
+    channel: usize,
+    until: u64,
+    asked_unix_s: u64,
+    /// Since when it was in the channel, if it was there and wanted to stay.
+    is_in: Option<u64>,
 }
 
 /// The client.
@@ -117,7 +129,10 @@ impl Centrifuge {
     }
 
     fn subscribe(&mut self, channel: usize, oracle: &mut Oracle, random: &mut Random) -> String {
-        let wish = self.wish(channel, oracle, random);
+        let mut wish = self.wish(channel, oracle, random);
+        if self.features.expiring && random.chance(60) {
+            wish.allowed(&self.user.name, random);
+        }
         let body = format!(r#""subscribe":{}"#, wish.request());
         self.command(Command::Subscribe(wish), &body)
     }
@@ -134,6 +149,20 @@ impl Centrifuge {
         let (id, data) = oracle.publish(publisher, &[channel], padding);
         let body = format!(r#""publish":{{"channel":"{}","data":{data}}}"#, name(channel));
         self.command(Command::Publish(channel, id), &body)
+    }
+
+    fn sub_refresh(&mut self, oracle: &mut Oracle, random: &mut Random) -> String {
+        let channels: Vec<usize> = self.windows.keys().copied().collect();
+        let channel =
+            if channels.is_empty() { random.below(self.channels) } else { *random.pick(&channels) };
+        let asked_unix_s = oracle.clocks.unix_s();
+        let until = expiry::any(asked_unix_s, random);
+        let token = expiry::token(&self.user.name, channel, until, random);
+        let known = self.windows.get(&channel).filter(|_| !self.has_asked_to_end(channel));
+        let is_in = known.map(|known| known.opened_at);
+        let body = format!(r#""sub_refresh":{{"channel":"{}","token":"{token}"}}"#, name(channel));
+        let refresh = Refresh { channel, until, asked_unix_s, is_in };
+        self.command(Command::SubRefresh(refresh), &body)
     }
 
     fn call(&mut self) -> String {
@@ -176,6 +205,7 @@ impl Centrifuge {
             }
             12 if self.features.history.is_some() => vec![self.history(channel, oracle, random)],
             13..=14 => vec![self.call()],
+            15..=16 if self.features.expiring => vec![self.sub_refresh(oracle, random)],
             _ => vec![self.publish(channel, oracle, random)],
         }
     }
@@ -241,6 +271,11 @@ impl Centrifuge {
                 2500 => {
                     assert!(window.position().is_some(), "it had no position to lose");
                     oracle.gaps += 1;
+                }
+                2501 => {
+                    let is_over = window.is_over(&oracle.clocks) && !window.server_side;
+                    assert!(is_over, "ended before its time: {:?}", window.expiry);
+                    oracle.subs_expired += 1;
                 }
                 code => panic!("unsubscribed with {code}"),
             }
@@ -319,6 +354,19 @@ impl Centrifuge {
             (Command::Publish(channel, id), 100 | DENIED) if self.features.proxied => {
                 oracle.refused(*channel, *id);
             }
+            (Command::Subscribe(wish), 109 | 110) => {
+                assert!(wish.is_late(oracle.clocks.unix_s()), "{wish:?} was in time");
+            }
+            (Command::SubRefresh(Refresh { until, .. }), 109 | 110) => {
+                let is_late = *until != 0 && *until <= oracle.clocks.unix_s();
+                assert!(is_late, "{command:?} was in time");
+            }
+            (Command::SubRefresh(Refresh { channel, is_in, .. }), 103) => {
+                // Who has lost its position is out before it is told.
+                let known = self.windows.get(channel).filter(|known| known.position().is_none());
+                let stayed = known.is_some_and(|known| *is_in == Some(known.opened_at));
+                assert!(!stayed, "{channel} was not refreshed");
+            }
             (Command::Subscribe(wish), 112) => {
                 wish.rejected(oracle);
                 self.rejected.insert(wish.channel);
@@ -346,7 +394,7 @@ impl Centrifuge {
             // What it remembers is of another stream.
             (Command::History(..), 111 | 112) => {}
             (Command::Subscribe(_), 106 | 111)
-            | (Command::Unsubscribe(_) | Command::Presence(_), 111) => {}
+            | (Command::Unsubscribe(_) | Command::Presence(_) | Command::SubRefresh(_), 111) => {}
             (command, code) => panic!("{command:?} was answered with {code}"),
         }
     }
@@ -382,6 +430,16 @@ impl Centrifuge {
             Command::Publish(channel, id) => {
                 assert!(line.publish.is_some());
                 oracle.acknowledged(channel, id);
+            }
+            Command::SubRefresh(Refresh { channel, until, asked_unix_s, .. }) => {
+                let told = line.sub_refresh.as_ref().expect("a sub_refresh reply");
+                let clocks = &oracle.clocks;
+                let is_told =
+                    told.expires == (until != 0) && clocks.is_true(until, told.ttl, asked_unix_s);
+                assert!(is_told, "{} s until {until}", told.ttl);
+                let expiry = (until != 0).then(|| clocks.expiry(until));
+                self.windows.get_mut(&channel).into_iter().for_each(|known| known.expiry = expiry);
+                oracle.subs_refreshed += 1;
             }
             Command::Presence(channel) => {
                 let Presence { presence } = line.presence.as_ref().expect("a presence reply");

@@ -7,7 +7,8 @@ use std::{
 
 use tiderace::{
     core::{Core, LinkMessage, OutsideAnswer},
-    hub::{ConnRef, ShardId, ToHome},
+    hub::{ConnRef, FromHome, Position, ShardId, ToHome},
+    limits::LINK_BACKLOG_BYTES_MAX,
     metrics::Counts,
     protocol::Delivery,
 };
@@ -54,6 +55,10 @@ pub struct Crowd {
     pub limited: u64,
     /// What a backend said last that others see of a connection.
     pub infos: HashMap<(ShardId, ConnRef), String>,
+    /// Subscribers without a position that a gap came by.
+    gone_by: u64,
+    /// Where each channel's stream stood last, and since when.
+    tops: Vec<Option<(Position, u64)>>,
 }
 
 impl Crowd {
@@ -74,6 +79,8 @@ impl Crowd {
             lost: 0,
             limited: 0,
             infos: HashMap::new(),
+            gone_by: 0,
+            tops: vec![None; channels],
         }
     }
 
@@ -106,6 +113,15 @@ impl Crowd {
             Some(3001 | 1001) if self.draining => {}
             Some(3005) if !self.calm => self.expired += 1,
             Some(3012 | 3502) if !self.calm => {}
+            Some(3006) if !self.calm => {
+                let is_over =
+                    |window: &Window| window.server_side && window.is_over(&self.oracle.clocks);
+                let subscribe = |will| matches!(will, Will::Subscribe(_));
+                let may_be = client.peer.windows().iter().any(|(_, window)| is_over(window))
+                    || self.oracle.was_ordered_of(index, subscribe);
+                assert!(may_be, "nothing that it did not ask for is over");
+                self.oracle.subs_expired += 1;
+            }
             Some(3503) if self.oracle.was_ordered_of(index, disconnect) => {}
             Some(3010) if features.history.is_some() => self.lost += 1,
             Some(3504) if features.user_connections_max.is_some() && user.is_none() => {
@@ -161,6 +177,37 @@ impl Crowd {
         }
     }
 
+    /// What waits before links is bounded: to what is full no publication was added.
+    fn check_backlogs(&self, node: &Node, shard: usize) {
+        for to in 0..node.shards() {
+            let waiting = node.cores[shard].waiting(to as ShardId);
+            let bytes = waiting.map(LinkMessage::publication_bytes).filter(|bytes| *bytes > 0);
+            let bytes: Vec<usize> = bytes.collect();
+            // What was not full a home may have filled with one publication to all channels.
+            let before = bytes.len().saturating_sub(self.channels.len());
+            let was_full = bytes[..before].iter().sum::<usize>() >= LINK_BACKLOG_BYTES_MAX;
+            assert!(!was_full, "too much waits for shard {to}: {bytes:?}");
+        }
+    }
+
+    /// Histories have no more bytes and entries than they may, and nothing that is over.
+    fn check_histories(&mut self, node: &Node, shard: usize) {
+        let Some(history) = self.features.history else { return };
+        let (home, now_ms) = (node.cores[shard].home(), node.now.monotonic_ms);
+        let all = home.histories();
+        // The records of channels with subscribers stay, for which everything else goes.
+        let fits = all.bytes <= history.bytes_max || all.entries == 0;
+        assert!(fits, "{all:?} in {} bytes", history.bytes_max);
+        for (channel, known) in self.channels.iter().zip(&mut self.tops) {
+            let Some((top, entries)) = home.kept(channel) else { continue };
+            let since = known.filter(|(at, _)| *at == top).map_or(now_ms, |(_, since)| since);
+            *known = Some((top, since));
+            assert!(entries <= history.size, "{entries} entries of {channel}");
+            let is_over = now_ms >= since + history.ttl_ms;
+            assert!(entries == 0 || !is_over, "{channel} keeps what came at {since} at {now_ms}");
+        }
+    }
+
     /// No user has more connections than it may.
     fn check_limits(&self, node: &Node, shard: usize) {
         let Some(max) = self.features.user_connections_max else { return };
@@ -172,22 +219,27 @@ impl Crowd {
 
     /// The truth of the clients against the cores' account of it, when nothing is under way.
     pub fn check_truth(&mut self, node: &Node) {
+        self.oracle.clocks.show(node.now);
         let counts: Vec<_> = node.cores.iter().map(Core::counts).collect();
         let sum = |of: fn(&Counts) -> u64| counts.iter().map(of).sum::<u64>();
         let mut subscribers = vec![0; self.channels.len()];
+        let mut missing = 0;
         for client in self.clients.iter().filter(|client| client.is_live()) {
             assert!(client.reader.is_between_messages(), "half a message came");
             client.peer.settled();
             for (channel, window) in client.peer.windows() {
-                self.oracle.complete(window);
+                missing += self.oracle.complete(window);
+                let is_late = |expiry| self.oracle.clocks.is_long_over(expiry);
+                let expiry = window.expiry;
+                assert!(!expiry.is_some_and(is_late), "{expiry:?} of {:?}", self.oracle.clocks);
+                // Where nothing was lost in a gap.
+                if self.features.is_latest() && self.gone_by == 0 {
+                    self.oracle.has_newest(window);
+                }
                 subscribers[channel] += 1;
             }
         }
-        let counted = |counts: &Counts| {
-            counts.counters.publications_missed + counts.counters.publications_overtaken
-        };
-        let missed = counts.iter().map(counted).sum::<u64>();
-        assert!(self.oracle.left_out == 0 || missed > 0, "what was left out is not counted");
+        self.check_losses(&counts, missing);
         for (name, expected) in self.channels.iter().zip(&subscribers) {
             let known = node.cores[node.home(name)].home().subscribers(name);
             assert_eq!(known, *expected, "subscribers of {name} by its home and by its clients");
@@ -213,6 +265,21 @@ impl Crowd {
         let lost = sum(|counts| counts.counters.positions_lost);
         let told = self.lost + self.oracle.gaps;
         assert!(told <= lost, "{told} gaps that {lost} lost positions explain");
+    }
+
+    /// Everybody without a position whom a gap came by is counted, and every publication that was
+    /// overtaken: at least those that are `missing` now. Each hole is one or the other.
+    fn check_losses(&self, counts: &[Counts], missing: u64) {
+        let sum = |of: fn(&Counts) -> u64| counts.iter().map(of).sum::<u64>();
+        let missed = sum(|counts| counts.counters.publications_missed);
+        let overtaken = sum(|counts| counts.counters.publications_overtaken);
+        assert_eq!(missed, self.gone_by, "subscribers that a gap came by");
+        assert!(overtaken == 0 || self.features.drops(), "{overtaken} were overtaken");
+        let holes = self.oracle.holes;
+        assert!(holes <= missed + overtaken, "{holes} holes of {missed} gaps and {overtaken}");
+        if missed == 0 {
+            assert!(missing <= overtaken, "{missing} are missing, {overtaken} were overtaken");
+        }
     }
 
     /// Every home knows the connections of its users, and nobody else.
@@ -319,13 +386,22 @@ impl Crowd {
 }
 
 impl Observer for Crowd {
+    fn comes(&mut self, node: &Node, shard: usize, message: &LinkMessage) {
+        if let LinkMessage::FromHome(FromHome::Gap { local }) = message {
+            self.gone_by += node.cores[shard].without_position(*local) as u64;
+        }
+    }
+
     fn flushed(&mut self, node: &mut Node, shard: usize) {
         self.check_connections(node, shard);
         self.check_interest(node, shard);
         self.check_limits(node, shard);
+        self.check_backlogs(node, shard);
+        self.check_histories(node, shard);
     }
 
     fn heard(&mut self, node: &mut Node, client: usize, bytes: &[u8]) {
+        self.oracle.clocks.show(node.now);
         let client = &mut self.clients[client];
         let answer = client.read(bytes, &mut self.oracle, &mut node.random);
         let sockets = &mut node.kernels[client.shard].sockets;
@@ -337,6 +413,7 @@ impl Observer for Crowd {
 
     /// A client must know why by now, and mostly says FIN as well.
     fn finished(&mut self, node: &mut Node, client: usize) {
+        self.oracle.clocks.show(node.now);
         let Client { shard, conn, over, .. } = self.clients[client];
         if !over {
             node.events += 1;

@@ -7,7 +7,7 @@ use tiderace::{
     api::Call,
     core::{LinkMessage, OutsideCall},
     hub::{ReplyTo, ToHome},
-    limits::LINK_BACKLOG_BYTES_MAX,
+    limits::{COMMANDS_IN_FLIGHT_MAX, LINK_BACKLOG_BYTES_MAX},
     protocol::{Act, Name, Order, Payload},
 };
 
@@ -16,7 +16,7 @@ use super::{
     letters::To,
     oracle::{Oracle, name, number},
     scene::Scene,
-    settings::{self, Shape},
+    settings::{self, Shape, User},
     wire,
 };
 
@@ -170,34 +170,111 @@ fn who_has_left_is_not_told_of_a_gap() {
     assert_eq!(scene.world.node.cores[0].counts().counters.positions_lost, 1);
 }
 
-/// What has expired before it was granted is refused: its place in the connection's order must not
-/// stay open.
+/// A command with a token that lets somebody into a channel for some seconds.
+fn for_seconds(command: &str, id: usize, user: &str, channel: &str, seconds: u64) -> String {
+    let exp = settings::START_S + seconds;
+    let token =
+        settings::token(&serde_json::json!({ "sub": user, "channel": channel, "exp": exp }));
+    format!(r#"{{"id":{id},"{command}":{{"channel":"{channel}","token":"{token}"}}}}"#)
+}
+
+/// Lets so much time pass that what lived for two seconds is over.
+fn two_seconds_are_over(scene: &mut Scene) {
+    scene.world.node.now.unix_s += 28;
+    scene.world.node.now.monotonic_ms += 28_000;
+    scene.rest();
+}
+
+/// Until when a subscription lives the grant says: who waits for it cannot refresh it.
 #[test]
-fn a_subscription_that_expires_before_its_grant_is_answered() {
+fn a_refresh_before_the_grant_changes_nothing() {
     let mut scene = Scene::new(Shape::roomy(2));
     let channel = scene.channel_of(1);
     let client = scene.client(0);
-    let exp = settings::START_S + 2;
-    let token = settings::token(&serde_json::json!({ "channel": channel, "exp": exp }));
     scene.world.node.links.capacity = 0;
-    let refresh =
-        format!(r#"{{"id":3,"sub_refresh":{{"channel":"{channel}","token":"{token}"}}}}"#);
-    scene.tell(client, &format!("{}\n{refresh}", subscribe(2, &channel)));
+    let commands = ["subscribe", "sub_refresh"].into_iter().zip([2, 1_000]).enumerate();
+    let commands = commands
+        .map(|(at, (command, seconds))| for_seconds(command, 2 + at, "", &channel, seconds));
+    scene.tell(client, &Vec::from_iter(commands).join("\n"));
     scene.rest();
-    scene.world.node.now.unix_s += 28;
-    scene.world.node.now.monotonic_ms += 28_000;
+    scene.world.node.links.capacity = 64;
+    scene.rest();
+    let granted = r#"{"id":2,"subscribe":{"expires":true,"ttl":2}}"#;
+    let refused = r#"{"id":3,"error":{"code":103,"message":"permission denied"}}"#;
+    assert_eq!(scene.hear(client), [granted, refused]);
+    two_seconds_are_over(&mut scene);
+    let heard = scene.hear(client);
+    assert!(heard[0].contains(r#""code":2501"#), "{heard:?}");
+    assert_eq!(scene.world.node.cores[1].home().subscribers(&channel), 0);
+}
+
+/// A client that is granted its first channel, and is not connected yet: its user's home is far.
+fn granted_and_connecting() -> (Scene, usize, &'static User, String) {
+    let user = settings::users().iter().find(|user| !user.channels.is_empty()).expect("dan");
+    let channel = name(user.channels[0]);
+    let mut scenes = (2..=7).map(|shards| Scene::new(Shape::roomy(shards)));
+    let apart = |scene: &Scene| scene.home_of(&channel) != scene.home_of(&user.name);
+    let mut scene = scenes.find(apart).expect("one of them");
+    let client = scene.open(scene.home_of(&channel));
+    scene.say(client, wire::upgrade("/connection/websocket"));
+    scene.world.node.links.capacity = 0;
+    scene.tell(client, &format!(r#"{{"id":1,"connect":{{"token":"{}"}}}}"#, user.token));
+    scene.rest();
+    (scene, client, user, channel)
+}
+
+/// Who is granted, and is connected later, may refresh: its answer comes behind that to the connect.
+#[test]
+fn a_refresh_before_the_connect_reply_holds() {
+    let (mut scene, client, user, channel) = granted_and_connecting();
+    scene.tell(client, &for_seconds("sub_refresh", 2, &user.name, &channel, 2));
     scene.rest();
     scene.world.node.links.capacity = 64;
     scene.rest();
     let heard = scene.hear(client);
-    assert_eq!(
-        heard,
-        [
-            r#"{"id":2,"error":{"code":110,"message":"expired"}}"#,
-            r#"{"id":3,"sub_refresh":{"expires":true,"ttl":2}}"#,
-            "{}",
-        ]
-    );
+    assert!(heard[1].contains(r#""connect":"#), "{heard:?}");
+    assert_eq!(heard[2], r#"{"id":2,"sub_refresh":{"expires":true,"ttl":2}}"#);
+    two_seconds_are_over(&mut scene);
+    assert_eq!(scene.hear(client), ["close 3006"]);
+}
+
+/// Who leaves its first channel, and comes back before it is connected, is there as long as it was
+/// granted last, whatever the answer to its connect says of the first time.
+#[test]
+fn who_comes_back_before_the_connect_reply_expires() {
+    let (mut scene, client, user, channel) = granted_and_connecting();
+    let again = for_seconds("subscribe", 3, &user.name, &channel, 2);
+    scene.tell(client, &format!("{}\n{again}", unsubscribe(2, &channel)));
+    scene.rest();
+    scene.world.node.links.capacity = 64;
+    scene.rest();
+    let heard = scene.hear(client);
+    let told = [r#""connect":"#, r#"{"id":2,"unsubscribe":{}}"#, r#""ttl":2"#];
+    assert!(heard[1..].iter().zip(told).all(|(line, told)| line.contains(told)), "{heard:?}");
+    two_seconds_are_over(&mut scene);
+    let heard = scene.hear(client);
+    assert!(heard[0].contains(r#""code":2501"#), "{heard:?}");
+}
+
+/// An unsubscribe that is refused leaves the subscription as it was, its expiry too.
+#[test]
+fn who_leaves_in_vain_expires_all_the_same() {
+    let mut scene = Scene::new(Shape::roomy(2));
+    let channel = scene.channel_of(1);
+    let client = scene.client(0);
+    scene.tell(client, &for_seconds("subscribe", 2, "", &channel, 2));
+    scene.rest();
+    assert!(scene.hear(client)[0].contains(r#""ttl":2"#));
+    let publish = |id| format!(r#"{{"id":{id},"publish":{{"channel":"{channel}","data":7}}}}"#);
+    let mut commands: Vec<String> = (3..3 + COMMANDS_IN_FLIGHT_MAX).map(publish).collect();
+    commands.push(unsubscribe(2_000, &channel));
+    scene.tell(client, &commands.join("\n"));
+    scene.rest();
+    let heard = scene.hear(client);
+    assert!(heard.iter().any(|line| line.contains(r#"2000,"error":{"code":111"#)), "{heard:?}");
+    two_seconds_are_over(&mut scene);
+    let heard = scene.hear(client);
+    assert!(heard[0].contains(r#""code":2501"#), "{heard:?}");
     assert_eq!(scene.world.node.cores[1].home().subscribers(&channel), 0);
 }
 
@@ -208,11 +285,8 @@ fn a_subscription_does_not_expire_for_the_one_before_it() {
     let channel = scene.channel_of(1);
     scene.world.crowd.oracle = Oracle::new(number(&channel) + 1);
     let client = scene.client(0);
-    let exp = settings::START_S + 2;
-    let token = settings::token(&serde_json::json!({ "channel": channel, "exp": exp }));
-    let command = subscribe(2, &channel);
-    let command = command.replace("\"positioned\"", &format!(r#""token":"{token}","positioned""#));
-    scene.tell(client, &command);
+    let command = for_seconds("subscribe", 2, "", &channel, 2);
+    scene.tell(client, &command.replace("\"token\"", "\"positioned\":true,\"token\""));
     scene.rest();
     assert!(scene.hear(client)[0].contains(r#""ttl":2"#));
     scene.world.node.links.capacity = 0;
@@ -230,9 +304,7 @@ fn a_subscription_does_not_expire_for_the_one_before_it() {
     scene.rest();
     let heard = scene.hear(client);
     assert_eq!(heard.last().map(String::as_str), Some(r#"{"id":3,"subscribe":{}}"#), "{heard:?}");
-    scene.world.node.now.unix_s += 28;
-    scene.world.node.now.monotonic_ms += 28_000;
-    scene.rest();
+    two_seconds_are_over(&mut scene);
     assert_eq!(scene.hear(client), ["{}"]);
     assert_eq!(scene.world.node.cores[1].home().subscribers(&channel), 1);
 }

@@ -6,6 +6,11 @@ use tiderace::channels::{ChannelOptions, RecoveryMode, SlowConsumer};
 
 use super::{random::Random, window::Promise};
 
+/// The tag that says which publications stand for the same thing, where the newest is enough.
+pub const KEY: &str = "of";
+/// What it says; empty: there is no tag.
+pub const KEYS: [&str; 4] = ["", "a", "b", "c"];
+
 /// What channels keep.
 #[derive(Clone, Copy, Debug)]
 pub struct History {
@@ -34,6 +39,8 @@ pub struct Features {
     pub asks: bool,
     /// The backend is asked who subscribes and what clients publish.
     pub proxied: bool,
+    /// Subscriptions may end by themselves.
+    pub expiring: bool,
     /// What happens to who reads too slowly.
     pub slow_consumer: SlowConsumer,
 }
@@ -86,6 +93,7 @@ impl Features {
             user_connections_max: random.chance(20).then_some(1),
             asks: random.chance(40),
             proxied: random.chance(30),
+            expiring: random.chance(40),
             slow_consumer: *random.pick(&[
                 SlowConsumer::Disconnect,
                 SlowConsumer::Disconnect,
@@ -98,6 +106,11 @@ impl Features {
     /// Whether publications may be dropped of who reads too slowly.
     pub fn drops(self) -> bool {
         self.slow_consumer != SlowConsumer::Disconnect
+    }
+
+    /// Whether of what who reads too slowly missed the newest of every key comes.
+    pub fn is_latest(self) -> bool {
+        self.slow_consumer == SlowConsumer::Latest
     }
 
     /// What who has no position is promised.
@@ -128,6 +141,7 @@ impl Features {
             subscribe_proxy_enabled: self.proxied,
             publish_proxy_enabled: self.proxied,
             slow_consumer: self.slow_consumer,
+            conflation_tag: if self.is_latest() { KEY.to_owned() } else { String::new() },
             ..ChannelOptions::default()
         };
         if let Some(history) = self.history {

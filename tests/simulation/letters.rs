@@ -235,11 +235,14 @@ impl Letters {
             let may = self.receivers.iter().filter(|(client, receiver)| {
                 let reads = |channel| self.readers.contains(&(**client, channel));
                 let is_reader = !matches!(letter.to, To::Channel(channel) if !reads(channel));
-                let is_meant = is_reader && (letter.except != Some(**client) || failed > 0);
+                // A home does not know where in a channel the one is that it is not for.
+                let is_channel = matches!(letter.to, To::Channel(_));
+                let is_excepted = letter.except == Some(**client);
+                let is_meant = is_reader && (!is_excepted || is_channel && failed > 0);
                 // In peace only what comes is too much for a connection or a subscription.
                 let is_over = receiver.over_at.is_some_and(|over| over >= letter.sent_at);
                 let all_got = letter.got.len() == (queued + failed) as usize;
-                let is_lost = !all_got && matches!(letter.to, To::Channel(_));
+                let is_lost = !all_got && is_channel;
                 let was_there = letter.got.contains(client) || must.contains(client);
                 let may_be = !peace || is_over || is_lost || was_there;
                 is_meant && may_be && receiver.may_get(letter, rest)

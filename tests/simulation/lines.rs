@@ -24,6 +24,7 @@ pub struct Line<'a> {
     pub publish: Option<IgnoredAny>,
     #[serde(borrow)]
     pub rpc: Option<Returned<'a>>,
+    pub sub_refresh: Option<Prolonged>,
     pub presence: Option<Presence>,
     #[serde(borrow)]
     pub history: Option<History<'a>>,
@@ -34,6 +35,15 @@ pub struct Line<'a> {
 pub struct Returned<'a> {
     #[serde(borrow)]
     pub data: &'a RawValue,
+}
+
+/// Until when a subscription lives now.
+#[derive(Deserialize)]
+pub struct Prolonged {
+    #[serde(default)]
+    pub expires: bool,
+    #[serde(default)]
+    pub ttl: u64,
 }
 
 #[derive(Deserialize)]
@@ -112,6 +122,13 @@ pub struct Subscribed<'a> {
     pub recovered: bool,
     #[serde(borrow, default)]
     pub publications: Vec<Publication<'a>>,
+    #[serde(default)]
+    pub expires: bool,
+    #[serde(default)]
+    pub ttl: u64,
+    /// When it must have been refreshed, as whoever granted it knows it.
+    #[serde(default)]
+    pub data: Option<u64>,
 }
 
 impl Subscribed<'_> {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tiderace::{
+    auth::Terms,
     core::{
         Core, How, LinkMessage, Lookup, Notice, OutsideAnswer, OutsideCall, Process, Question,
         Shell,
@@ -14,6 +15,7 @@ use tiderace::{
 };
 
 use super::{
+    expiry,
     faults::Mutation,
     kernel::{Completion, Kernel},
     links::Links,
@@ -27,6 +29,8 @@ pub const DENIED: u16 = 403;
 pub trait Observer {
     /// A core has taken one input.
     fn input(&mut self, _: &mut Node) {}
+    /// A core is about to take what came over a link.
+    fn comes(&mut self, _: &Node, _shard: usize, _: &LinkMessage) {}
     /// A core has carried out what it decided.
     fn flushed(&mut self, _: &mut Node, _shard: usize) {}
     /// Bytes reached a client.
@@ -109,6 +113,8 @@ pub struct Node {
     pub asked: Vec<Vec<Question>>,
     /// The backend answers nothing any more.
     pub unanswered: bool,
+    /// What it grants may end.
+    pub expiring: bool,
     /// When each shard wants to be called at the latest, in monotonic milliseconds.
     pub deadlines: Vec<Option<u64>>,
     /// What happened so far, to see that something did.
@@ -136,6 +142,7 @@ impl Node {
             links: Links::new(shards, link_capacity, mutation, random.clone()),
             asked: (0..shards).map(|_| Vec::new()).collect(),
             unanswered: false,
+            expiring: false,
             deadlines: vec![None; shards],
             events: 0,
             trace: 0,
@@ -171,6 +178,7 @@ impl Node {
             for _ in 0..messages {
                 let Some(message) = self.links.take(from, shard) else { break };
                 self.events += 1;
+                observer.comes(self, shard, &message);
                 self.cores[shard].link(now, from as ShardId, message);
                 observer.input(self);
             }
@@ -222,7 +230,7 @@ impl Node {
                     let refusal = Refusal::error(DENIED.into(), "no", false);
                     BackendAnswer::Refused(refusal.expect("a backend may say so"))
                 }
-                BackendCall::Subscribe { .. } => BackendAnswer::Subscribe(Box::default()),
+                BackendCall::Subscribe { .. } => BackendAnswer::Subscribe(self.terms()),
                 BackendCall::Publish { .. } => BackendAnswer::Publish(Box::default()),
                 other => panic!("nobody asks for {other:?}"),
             };
@@ -230,6 +238,17 @@ impl Node {
             self.cores[shard].outside(self.now, 0, OutsideCall::Answered { id, answer });
             observer.input(self);
         }
+    }
+
+    /// On what terms a backend lets somebody into a channel: perhaps until some time, of which the
+    /// client is told by the data that comes with it.
+    pub fn terms(&mut self) -> Box<Terms> {
+        let mut terms = Box::<Terms>::default();
+        if self.expiring && self.random.chance(40) {
+            terms.expire_at_unix_s = expiry::moment(self.now.unix_s, &mut self.random);
+            terms.data = Some(terms.expire_at_unix_s.to_string().into());
+        }
+        terms
     }
 
     fn flush(&mut self, shard: usize, all: bool, observer: &mut impl Observer) {

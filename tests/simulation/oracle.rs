@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 
 use super::{
+    expiry::Clocks,
+    features::KEY,
     letters::{Letters, To, Told},
     positions::Position,
     stream::Stream,
@@ -32,12 +34,19 @@ pub struct Oracle {
     pub gaps: u64,
     /// Publications that were left out for somebody without a position.
     pub left_out: u64,
+    /// Holes in what somebody without a position saw.
+    pub holes: u64,
     /// Subscriptions that saw somebody come or go twice.
     pub skipped: u64,
     /// Joins and leaves that somebody was told.
     pub memberships: u64,
     /// What backends wanted of users, in order.
     pub orders: Vec<Order>,
+    /// What the clocks say.
+    pub clocks: Clocks,
+    /// Subscriptions that ended because they were not refreshed, and those that were.
+    pub subs_expired: u64,
+    pub subs_refreshed: u64,
     /// Messages to many.
     pub letters: Letters,
 }
@@ -89,6 +98,13 @@ impl Oracle {
         to.iter().for_each(|channel| self.streams[*channel].sent(id, publisher, except, sent_at));
         self.payload_bytes.insert(id, padding);
         (id, payload(id, padding))
+    }
+
+    /// Gives a publication a key; returns the tags that say so.
+    pub fn keyed(&mut self, id: u64, to: &[usize], key: &'static str) -> BTreeMap<String, String> {
+        to.iter().for_each(|channel| self.streams[*channel].keyed(id, key));
+        let tag = (!key.is_empty()).then(|| (KEY.to_owned(), key.to_owned()));
+        tag.into_iter().collect()
     }
 
     /// Makes a message to many, of which its sender is told how many it reached.
@@ -171,6 +187,7 @@ impl Oracle {
         let id = self.known(text);
         self.letters.got(id, window.subscriber);
         let left_out = window.delivered(id, offset, &mut self.streams[window.channel]);
+        self.holes += u64::from(left_out);
         self.left_out += u64::from(left_out);
     }
 
@@ -196,9 +213,16 @@ impl Oracle {
     }
 
     /// Nothing is under way any more: the subscriber, who is still there, has seen everything; or
-    /// what was left out is counted.
-    pub fn complete(&mut self, window: &Window) {
-        self.left_out += u64::from(!window.complete(&self.streams[window.channel]));
+    /// what was left out is counted. Returns how much that is.
+    pub fn complete(&mut self, window: &Window) -> u64 {
+        let missed = window.complete(&self.streams[window.channel]);
+        self.left_out += missed;
+        missed
+    }
+
+    /// Nothing is under way any more, and nothing but newer ones of its key overtook a publication.
+    pub fn has_newest(&self, window: &Window) {
+        window.has_newest(&self.streams[window.channel]);
     }
 
     /// Whether a backend wanted something of a user.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use tiderace::{
     api::Call,
-    core::OutsideCall,
+    core::{LinkMessage, OutsideCall},
     limits::{COMMANDS_IN_FLIGHT_MAX, LINK_BACKLOG_BYTES_MAX, REQUESTS_IN_FLIGHT_MAX},
     protocol::{Audience, Name, Outgoing, Payload},
 };
@@ -335,6 +335,39 @@ fn messages_to_many_are_refused_while_too_many_are_not_counted() {
     }
 }
 
+/// Whom a message is not for does not count as one that it did not reach.
+#[test]
+fn a_full_link_to_whom_a_message_is_not_for_is_no_failure() {
+    let mut scene = Scene::new(Shape::roomy(2));
+    let named = settings::users().iter().filter(|user| !user.name.is_empty());
+    let mut names = named.map(|user| user.name.as_str());
+    let user = names.find(|name| scene.home_of(name) == 0).expect("a user of shard 0");
+    let relay = scene.open(1);
+    scene.say(relay, wire::upgrade("/relay"));
+    scene.tell(relay, &format!("user 1 {user}"));
+    scene.rest();
+    let heard = scene.hear(relay);
+    assert_eq!(heard.last().map(String::as_str), Some("#1 0"), "{heard:?}");
+    let channel = scene.channel_of(1);
+    scene.world.crowd.oracle = super::oracle::Oracle::new(number(&channel) + 1);
+    scene.world.node.links.capacity = 0;
+    publish_until_refused(&mut scene, 0, &channel);
+
+    let to = To::User(user.to_owned());
+    let (id, data) = scene.world.crowd.oracle.send(0, to.clone(), Some(0), 1);
+    scene.world.crowd.outside.insert(id, to);
+    let outgoing = Outgoing::text(data).except(scene.world.handlers.known()[0]);
+    let call = OutsideCall::SendTo { audience: Audience::User(Name::from(user)), outgoing };
+    let now = scene.world.node.now;
+    scene.world.node.cores[0].outside(now, id, call);
+    scene.rest();
+    let oracle = &mut scene.world.crowd.oracle;
+    assert_eq!(oracle.letters.answers(), (0, 1));
+    let now = oracle.tick();
+    oracle.letters.check(&[], true, now);
+    assert_eq!(oracle.letters.counted, 1, "it was for nobody, and reached nobody");
+}
+
 /// What backends publish in one turn beyond its share waits for the next ones; a drain waits for it.
 #[test]
 fn a_drain_publishes_what_waits_for_its_turn() {
@@ -364,6 +397,34 @@ fn a_drain_publishes_what_waits_for_its_turn() {
         assert_eq!(heard, scene.world.crowd.oracle.acknowledged);
         assert!(heard > 2, "{heard}");
     }
+}
+
+/// What waits for its turn is refused when the link has become full by then.
+#[test]
+fn a_link_that_fills_up_refuses_what_waits_for_its_turn() {
+    let mut scene = Scene::new(Shape::roomy(2));
+    let channel = scene.channel_of(1);
+    scene.world.crowd.oracle = super::oracle::Oracle::new(number(&channel) + 1);
+    scene.world.node.links.capacity = 0;
+    let now = scene.world.node.now;
+    let count = 20;
+    for _ in 0..count {
+        let (id, data) = scene.world.crowd.oracle.publish(0, &[number(&channel)], LETTERS);
+        scene.world.crowd.outside.insert(id, To::Channel(number(&channel)));
+        let (channel, data) = (Name::from(channel.as_str()), Bytes::from(data));
+        let (payload, extra) = (Payload::Json, Default::default());
+        let call = Call::Publish { channel, data, payload, extra };
+        scene.world.node.cores[0].outside(now, id, OutsideCall::Call(call));
+    }
+    scene.rest();
+    let waiting = scene.world.node.cores[0].waiting(1);
+    let bytes: usize = waiting.map(LinkMessage::publication_bytes).sum();
+    assert!(bytes < LINK_BACKLOG_BYTES_MAX + 2 * LETTERS, "{bytes} bytes wait");
+    scene.world.node.links.capacity = 64;
+    scene.rest();
+    assert!(scene.world.crowd.outside.is_empty(), "everybody is answered");
+    let refused = scene.world.node.cores[0].counts().counters.publications_refused;
+    assert_eq!(scene.world.crowd.oracle.acknowledged + refused, count);
 }
 
 /// The grant of a subscribe may still be under way when the markers say that no publication is:

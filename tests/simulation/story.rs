@@ -18,6 +18,11 @@ pub struct Summary {
     pub waited: u64,
     /// Connections whose token expired.
     pub expired: u64,
+    /// Subscriptions that were not refreshed in time, and those that were refreshed.
+    pub subs_expired: u64,
+    pub subs_refreshed: u64,
+    /// Times that the wall clock was set at rest.
+    pub hours: u64,
     /// Connections that a thread reached by name.
     pub addressed: u64,
     /// Subscriptions that recovered, and that could not.
@@ -56,6 +61,9 @@ impl Summary {
             slow: self.slow + other.slow,
             waited: self.waited + other.waited,
             expired: self.expired + other.expired,
+            subs_expired: self.subs_expired + other.subs_expired,
+            subs_refreshed: self.subs_refreshed + other.subs_refreshed,
+            hours: self.hours + other.hours,
             addressed: self.addressed + other.addressed,
             recovered: self.recovered + other.recovered,
             unrecovered: self.unrecovered + other.unrecovered,
@@ -92,6 +100,9 @@ pub fn live(seed: u64, wrong: Wrong) -> Summary {
             if world.random().chance(50) {
                 world.sends_in_peace();
             }
+            if world.node.expiring && !world.crowd.calm && world.random().chance(80) {
+                world.an_hour_passes();
+            }
         }
     }
     // What is asked from here on nobody answers, or too late.
@@ -118,6 +129,9 @@ pub fn live(seed: u64, wrong: Wrong) -> Summary {
         slow: world.crowd.slow,
         waited: world.waited,
         expired: world.crowd.expired,
+        subs_expired: world.crowd.oracle.subs_expired,
+        subs_refreshed: world.crowd.oracle.subs_refreshed,
+        hours: world.hours,
         addressed: world.crowd.oracle.addresses.len() as u64,
         recovered: world.crowd.oracle.recovered,
         unrecovered: world.crowd.oracle.unrecovered,

@@ -21,6 +21,8 @@ pub enum Fate {
 pub struct Publication {
     pub publisher: usize,
     pub sent_at: u64,
+    /// What it stands for, where the newest is enough.
+    key: &'static str,
     /// The subscriber that it is not for.
     pub except: Option<usize>,
     /// When its publisher was told that it has its place.
@@ -44,10 +46,25 @@ pub struct Stream {
 impl Stream {
     /// Somebody published.
     pub fn sent(&mut self, id: u64, publisher: usize, except: Option<usize>, sent_at: u64) {
-        let (acknowledged_at, fate, seen) = (None, Fate::Unknown, false);
-        let publication = Publication { publisher, sent_at, except, acknowledged_at, fate, seen };
+        let (key, acknowledged_at, fate, seen) = ("", None, Fate::Unknown, false);
+        let publication =
+            Publication { publisher, sent_at, key, except, acknowledged_at, fate, seen };
         self.excepted.extend(except);
         self.publications.insert(id, publication);
+    }
+
+    /// It has a key.
+    pub fn keyed(&mut self, id: u64, key: &'static str) {
+        self.publications.get_mut(&id).expect("it was made").key = key;
+    }
+
+    /// Whether one publication may have come in the place of another one of its key: nothing that
+    /// is known says that it was before it.
+    pub fn may_overtake(&self, newer: u64, older: u64) -> bool {
+        let (new, old) = (&self.publications[&newer], &self.publications[&older]);
+        new.key == old.key
+            && (new.publisher != old.publisher || newer > older)
+            && new.acknowledged_at.is_none_or(|at| at >= old.sent_at)
     }
 
     /// The publisher was told that the publication has its place.

@@ -2,7 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{members::Members, positions::Position, stream::Stream};
+use super::{
+    expiry::{Clocks, Expiry},
+    members::Members,
+    positions::Position,
+    stream::Stream,
+};
 
 /// What a subscription is promised.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +32,8 @@ pub struct Window {
     pub promise: Promise,
     /// Who comes and goes, if it asked for that.
     pub members: Option<Members>,
+    /// When it must have been refreshed, if ever.
+    pub expiry: Option<Expiry>,
     /// The server made it, its client did not ask.
     pub server_side: bool,
     last: Option<u64>,
@@ -50,6 +57,7 @@ impl Window {
             opened_at,
             promise,
             members: None,
+            expiry: None,
             server_side: false,
             last: None,
             last_offset: 0,
@@ -61,6 +69,11 @@ impl Window {
     /// Where it is in the stream, if it knows.
     pub fn position(&self) -> Option<&Position> {
         if let Promise::From(position) = &self.promise { Some(position) } else { None }
+    }
+
+    /// Whether it was not refreshed in time.
+    pub fn is_over(&self, clocks: &Clocks) -> bool {
+        self.expiry.is_some_and(|expiry| clocks.is_over(expiry))
     }
 
     /// The subscriber saw a publication, with that offset if it has one; whether one was left out
@@ -107,11 +120,25 @@ impl Window {
 
     /// Nothing is under way any more: a subscriber who is still there must have seen everything
     /// that was sent since its grant and was acknowledged to its publisher, or seen by anybody.
-    /// Whether it has, where it was not promised that.
-    pub fn complete(&self, stream: &Stream) -> bool {
-        let missed = stream.due(self.subscriber, self.opened_at).find(|id| !self.seen.contains(id));
-        let Some(id) = missed else { return true };
-        assert_eq!(self.promise, Promise::WhatComes, "publication {id} never came: {self:?}");
-        false
+    /// How many it has not, where it was not promised that.
+    pub fn complete(&self, stream: &Stream) -> u64 {
+        let mut missed = 0;
+        for id in self.missed(stream) {
+            assert_eq!(self.promise, Promise::WhatComes, "publication {id} never came: {self:?}");
+            missed += 1;
+        }
+        missed
+    }
+
+    /// Where only newer ones of its key overtake a publication: the newest of every key came.
+    pub fn has_newest(&self, stream: &Stream) {
+        for id in self.missed(stream) {
+            let overtaken = self.seen.iter().any(|seen| stream.may_overtake(*seen, id));
+            assert!(overtaken, "nothing of its key overtook {id}, which never came: {self:?}");
+        }
+    }
+
+    fn missed(&self, stream: &Stream) -> impl Iterator<Item = u64> {
+        stream.due(self.subscriber, self.opened_at).filter(|id| !self.seen.contains(id))
     }
 }

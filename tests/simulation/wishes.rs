@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
+    expiry::{self, Expiry},
     features::Features,
     lines::Subscribed,
     members::Members,
@@ -21,6 +22,11 @@ pub struct Wish {
     pub channel: usize,
     /// When it was asked for.
     asked_at: u64,
+    asked_unix_s: u64,
+    /// A token, and until when what it allows lives; 0: for ever.
+    token: Option<(String, u64)>,
+    /// It was the client's.
+    asked: bool,
     positioned: bool,
     recoverable: bool,
     join_leave: bool,
@@ -44,6 +50,9 @@ impl Wish {
         let mut wish = Self {
             channel,
             asked_at: oracle.tick(),
+            asked_unix_s: oracle.clocks.unix_s(),
+            token: None,
+            asked: true,
             positioned: features.history.is_some() && random.chance(60),
             recoverable: features.history.is_some() && random.chance(50),
             join_leave: features.join_leave && random.chance(70),
@@ -73,6 +82,9 @@ impl Wish {
         Self {
             channel,
             asked_at: 0,
+            asked_unix_s: 0,
+            token: None,
+            asked: false,
             positioned: false,
             recoverable: false,
             join_leave: false,
@@ -80,6 +92,17 @@ impl Wish {
             invented: false,
             rejects: false,
         }
+    }
+
+    /// With a token of the user's for the channel.
+    pub fn allowed(&mut self, user: &str, random: &mut Random) {
+        let until = expiry::any(self.asked_unix_s, random);
+        self.token = Some((expiry::token(user, self.channel, until, random), until));
+    }
+
+    /// Whether its token was over already.
+    pub fn is_late(&self, unix_s: u64) -> bool {
+        self.token.as_ref().is_some_and(|(_, until)| *until != 0 && *until <= unix_s)
     }
 
     /// As fields of a subscribe request, without the channel.
@@ -94,6 +117,9 @@ impl Wish {
         let mut fields: Vec<String> = flags.map(|(flag, _)| format!(r#""{flag}":true"#)).collect();
         if let Some(Position { epoch, offset }) = &self.since {
             fields.push(format!(r#""epoch":"{epoch}","offset":{offset}"#));
+        }
+        if let Some((token, _)) = &self.token {
+            fields.push(format!(r#""token":"{token}""#));
         }
         if self.rejects {
             fields.push(r#""flag":2"#.to_owned());
@@ -126,7 +152,8 @@ impl Wish {
         let wanted = self.positioned || self.recoverable || self.since.is_some();
         let forced = features.history.is_some_and(|history| history.forced);
         let positioned = features.history.is_some() && (wanted || forced);
-        if ending && grant.positioned != positioned {
+        let expires = self.token.as_ref().is_some_and(|(_, until)| *until != 0);
+        if ending && (grant.positioned != positioned || expires && !grant.expires) {
             // It ended before its home had granted it.
             return oracle.open(self.channel, client, self.asked_at, Promise::Everything);
         }
@@ -134,8 +161,23 @@ impl Wish {
         let promise = grant.position().map_or_else(|| features.promise(), Promise::From);
         let mut window = oracle.open(self.channel, client, self.asked_at, promise);
         window.members = self.join_leave.then(Members::default);
+        window.expiry = self.expires(grant, oracle);
         self.recovers(&mut window, grant, features, oracle);
         window
+    }
+
+    /// Until when it lives, which is what its token says, or the backend.
+    fn expires(&self, grant: &Subscribed<'_>, oracle: &Oracle) -> Option<Expiry> {
+        let until = grant.data.unwrap_or(0);
+        assert!(
+            self.token.as_ref().is_none_or(|(_, wanted)| *wanted == until),
+            "{self:?}, {until}"
+        );
+        let is_told = grant.expires == (until != 0)
+            && oracle.clocks.is_true(until, grant.ttl, self.asked_unix_s);
+        // A client does not refresh what it did not ask for.
+        assert!(is_told || !self.asked && !grant.expires, "{} s of {self:?}", grant.ttl);
+        (until != 0).then(|| oracle.clocks.expiry(until))
     }
 
     /// All that was missed, and nothing else; or nothing.

@@ -9,7 +9,7 @@ use tiderace::{
     core::{LinkMessage, OutsideCall},
     hub::{ConnRef, ReplyTo, ShardId, ToHome},
     limits::SHARDS_MAX,
-    protocol::{Act, Audience, Name, Now, Order, Outgoing, Payload},
+    protocol::{Act, Audience, Name, Now, Order, Outgoing, Payload, PublicationExtra},
 };
 
 use super::{
@@ -17,7 +17,9 @@ use super::{
     centrifuge::Centrifuge,
     client::{Client, Peer},
     crowd::{ASKED, Crowd},
+    expiry::NOTICED_MS,
     faults::{Mutation, Wrong},
+    features::KEYS,
     letters::To,
     node::Node,
     oracle::{self, Will},
@@ -38,6 +40,8 @@ pub struct World {
     files_max: usize,
     /// Connections that wait for a place in their shard's table.
     backlog: Vec<usize>,
+    /// Times that the wall clock was set at rest.
+    pub hours: u64,
     /// Connections that had to wait.
     pub waited: u64,
     /// Steps for which a shard does nothing.
@@ -62,12 +66,15 @@ impl World {
         let now = Now { monotonic_ms: 1_000_000, unix_s: settings::START_S };
         let handlers = Arc::default();
         let process = settings::process(shape, &mut random, now, &handlers);
-        let calm = random.chance(70);
+        let calm = random.chance(if shape.features.expiring { 40 } else { 70 });
         let mut crowd = Crowd::new(channels, calm, shape.features);
         let roomy = shape.queue_bytes_max >= 1 << 20;
         crowd.oracle.recovered_max = if roomy { settings::RECOVERED_MAX as u64 } else { 0 };
+        crowd.oracle.clocks.show(now);
+        let mut node = Node::new(process, now, link_capacity, mutation, random);
+        node.expiring = shape.features.expiring;
         Self {
-            node: Node::new(process, now, link_capacity, mutation, random),
+            node,
             crowd,
             orders: Vec::new(),
             handlers,
@@ -75,6 +82,7 @@ impl World {
             files_max,
             backlog: vec![0; shards],
             waited: 0,
+            hours: 0,
             paused: vec![0; shards],
         }
     }
@@ -239,6 +247,17 @@ impl World {
             8 => now.monotonic_ms += 30_000,
             _ => now.unix_s += HOUR_S,
         }
+        self.crowd.oracle.clocks.show(self.node.now);
+    }
+
+    /// The wall clock is set while nothing is under way, and everybody sees that.
+    pub fn an_hour_passes(&mut self) {
+        self.node.now.unix_s += HOUR_S;
+        self.crowd.oracle.clocks.show(self.node.now);
+        self.node.now.monotonic_ms += NOTICED_MS + 1;
+        self.settle();
+        self.check_truth();
+        self.hours += 1;
     }
 
     /// A thread that is no shard publishes.
@@ -250,10 +269,12 @@ impl World {
         let most = if node.random.chance(20) { 2_000 } else { 60 };
         let padding = node.random.below(most);
         let (id, data) = crowd.oracle.publish(publisher, &[channel], padding);
+        let tags = crowd.oracle.keyed(id, &[channel], node.random.pick::<&str>(&KEYS));
         crowd.outside.insert(id, To::Channel(channel));
         let payload = *node.random.pick(&[Payload::Json, Payload::Text, Payload::Binary]);
         let (channel, data) = (Name::from(crowd.channels[channel].as_str()), Bytes::from(data));
-        let call = Call::Publish { channel, data, payload, extra: Default::default() };
+        let extra = PublicationExtra { tags, ..PublicationExtra::default() };
+        let call = Call::Publish { channel, data, payload, extra };
         node.cores[shard].outside(node.now, id, OutsideCall::Call(call));
     }
 
@@ -326,7 +347,7 @@ impl World {
             0..=1 => (Will::Disconnect, Act::Disconnect { code: 3503, reason: "asked".into() }),
             2..=4 => (Will::Unsubscribe(channel), Act::Unsubscribe { channel: name }),
             5..=6 => {
-                let (terms, recover) = (Box::default(), None);
+                let (terms, recover) = (node.terms(), None);
                 (Will::Subscribe(channel), Act::Subscribe { channel: name, terms, recover })
             }
             _ => {

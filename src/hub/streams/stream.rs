@@ -162,7 +162,8 @@ impl Stream {
         encode: impl FnOnce(Position) -> Bytes,
     ) -> Position {
         self.touch(now_ms, options);
-        self.expires_ms = now_ms.saturating_add(options.ttl_ms);
+        let times = if mutations::is_on(Mutation::KeepsBeyondTtl) { 1_000 } else { 1 };
+        self.expires_ms = now_ms.saturating_add(options.ttl_ms.saturating_mul(times));
         self.top += 1;
         let position = self.position();
         let entry = encode(position);
@@ -173,7 +174,7 @@ impl Stream {
         }
         self.entries.push_back(entry);
         self.entries_bytes += bytes;
-        while self.entries.len() > options.size {
+        while self.entries.len() > options.size && !mutations::is_on(Mutation::KeepsBeyondSize) {
             self.drop_oldest();
         }
         position

@@ -5,7 +5,7 @@ use super::{
     asking::{About, Wishes},
     command::ConnectRequest,
     error,
-    expiry::{channels_mark, check_user, expire_at, verify},
+    expiry::{channels_mark, check_user, expire_at, hide_expiry, verify},
     one_line,
     reply::{self, ConnectResult},
     terms::Wish,
@@ -217,7 +217,7 @@ impl Session {
             self.ping_ms = now.monotonic_ms.saturating_add(first_ms);
         }
         for subscribed in &mut subscriptions {
-            self.expires_quietly(now, policy, subscribed);
+            hide_expiry(policy, subscribed);
         }
         let entry = self.credentials.as_mut().and_then(|known| known.entry.take());
         let data = entry.and_then(|entry| entry.data);

@@ -249,26 +249,17 @@ impl Session {
         self.settle_credentials(now, policy);
     }
 
+    /// A subscription is granted: takes note of its expiry, and of what others see of it.
+    pub fn entered(&mut self, now: Now, policy: &Policy, subscribed: &Subscribed) {
+        let options = &subscribed.options;
+        let (at_unix_s, info) = (options.expire_at_unix_s, options.info.as_deref());
+        self.expires(now, policy, &subscribed.channel, at_unix_s, info);
+    }
+
     /// What others see of the connection in `channel` alone, as JSON.
     pub(super) fn channel_info(&self, channel: &str) -> Option<&[u8]> {
         let mut subscriptions = self.credentials.iter().flat_map(|known| &known.subscriptions);
         subscriptions.find(|known| *known.channel == *channel)?.info.as_deref()
-    }
-
-    /// Takes note of a subscription's expiry, and takes it out of what the client is told where the
-    /// client is not who refreshes it.
-    pub(super) fn expires_quietly(
-        &mut self,
-        now: Now,
-        policy: &Policy,
-        subscribed: &mut Subscribed,
-    ) {
-        let options = &mut subscribed.options;
-        let (at_unix_s, info) = (options.expire_at_unix_s, options.info.as_deref());
-        self.expires(now, policy, &subscribed.channel, at_unix_s, info);
-        if policy.asked_about(ChannelEvent::SubRefresh, &subscribed.channel).is_some() {
-            options.expire_at_unix_s = 0;
-        }
     }
 
     /// The subscription is over: nothing of it is remembered.
@@ -346,6 +337,14 @@ pub(super) fn check_user(policy: &Policy, claims: &ConnectionClaims) -> Result<(
         return Err(CloseReason::PERMISSION_DENIED);
     }
     Ok(())
+}
+
+/// Takes a subscription's expiry out of what the client is told, where the client is not who
+/// refreshes it.
+pub(super) fn hide_expiry(policy: &Policy, subscribed: &mut Subscribed) {
+    if policy.asked_about(ChannelEvent::SubRefresh, &subscribed.channel).is_some() {
+        subscribed.options.expire_at_unix_s = 0;
+    }
 }
 
 /// When a connection with these claims must have been refreshed; 0 is never.

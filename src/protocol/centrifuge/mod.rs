@@ -178,7 +178,8 @@ impl Session {
             }
             Answer::Subscribed(None) => reply::empty(command, "subscribe"),
             Answer::Subscribed(Some(mut subscribed)) => {
-                self.expires_quietly(now, policy, &mut subscribed);
+                self.entered(now, policy, &subscribed);
+                expiry::hide_expiry(policy, &mut subscribed);
                 reply::result(command, "subscribe", |object| {
                     reply::write_subscribed(object, &subscribed, now.unix_s);
                 })
@@ -207,9 +208,7 @@ impl Session {
 
     /// The push that tells the client of a subscription that it did not ask for.
     pub fn subscribed(&mut self, now: Now, policy: &Policy, subscribed: &Subscribed) -> Vec<u8> {
-        let options = &subscribed.options;
-        let (at_unix_s, info) = (options.expire_at_unix_s, options.info.as_deref());
-        self.expires(now, policy, &subscribed.channel, at_unix_s, info);
+        self.entered(now, policy, subscribed);
         reply::subscribe_push(subscribed)
     }
 

@@ -132,7 +132,7 @@ impl Session {
     }
 
     pub(super) fn unsubscribe(
-        &mut self,
+        &self,
         policy: &Policy,
         id: u32,
         request: &ChannelRequest<'_>,
@@ -141,7 +141,6 @@ impl Session {
         out.push(match self.channel(policy, &request.channel)? {
             Err(code) => error(id, code),
             Ok(channel) => {
-                self.forget(&channel);
                 Effect::Request { command: id, request: Request::Unsubscribe { channel } }
             }
         });
