@@ -35,6 +35,8 @@ pub(super) struct Subscriptions {
     /// Who has lost its position and is to be told, by slot, generation and channel; it has left the
     /// channel already. Once each: who comes back and loses it again is told once.
     lost: BTreeSet<(u32, u32, Name)>,
+    /// Of these who has come back before it was told, and is not granted yet.
+    returning: BTreeSet<(u32, u32, Name)>,
 }
 
 /// One subscription with more than publications.
@@ -70,11 +72,15 @@ impl Subscriptions {
             states: HashMap::with_hasher(key),
             connecting: HashMap::with_hasher(key),
             lost: BTreeSet::new(),
+            returning: BTreeSet::new(),
         }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.states.is_empty() && self.connecting.is_empty() && self.lost.is_empty()
+        self.states.is_empty()
+            && self.connecting.is_empty()
+            && self.lost.is_empty()
+            && self.returning.is_empty()
     }
 
     /// Whether somebody is still to be told of a gap.
@@ -84,8 +90,25 @@ impl Subscriptions {
 
     /// The connection leaves the channel by its own will: told of a gap, its client would come back.
     pub(super) fn forget_lost(&mut self, conn: ConnRef, channel: &str) {
-        if !self.lost.is_empty() {
-            self.lost.remove(&(conn.slot, conn.generation, Name::from(channel)));
+        if !self.lost.is_empty() || !self.returning.is_empty() {
+            let known = (conn.slot, conn.generation, Name::from(channel));
+            self.lost.remove(&known);
+            self.returning.remove(&known);
+        }
+    }
+
+    /// Who had lost its position and came back is granted.
+    fn returned(&mut self, conn: ConnRef, channel: &Name) {
+        if !self.returning.is_empty() {
+            self.returning.remove(&(conn.slot, conn.generation, Name::clone(channel)));
+        }
+    }
+
+    /// Who had lost its position and came back is not granted: it is told of the gap after all.
+    fn comes_to_nothing(&mut self, conn: ConnRef, channel: &Name) {
+        if !self.returning.is_empty() {
+            let known = (conn.slot, conn.generation, Name::clone(channel));
+            self.lost.extend(self.returning.take(&known));
         }
     }
 
@@ -280,12 +303,16 @@ impl Core {
         let active = self.local.activate(sub);
         let conn = ConnRef { slot: active.slot, generation: self.slots.at(active.slot).generation };
         let Pending { command, place } = active.pending;
+        let lost = begin.as_ref().is_some_and(|begin| begin.recovered == Recovered::Not);
+        let rejects = asked.as_ref().is_some_and(|asked| asked.options.reject_unrecovered);
+        if !(lost && rejects) {
+            self.subscriptions.returned(conn, &self.local.name_of(sub));
+        }
         let Some(Asked { options, confirm }) = asked.map(|asked| *asked) else {
             self.answer(now, conn, place, command, Answer::Subscribed(None));
             return;
         };
-        let lost = begin.as_ref().is_some_and(|begin| begin.recovered == Recovered::Not);
-        if lost && options.reject_unrecovered {
+        if lost && rejects {
             self.leave(conn, sub);
             let failed = Answer::Failed(ErrorCode::UNRECOVERABLE_POSITION);
             self.answer(now, conn, place, command, failed);
@@ -399,8 +426,12 @@ impl Core {
                 continue;
             }
             let Some(connection) = self.slots.get(conn) else { continue };
-            // It has subscribed again meanwhile, and got what it missed.
-            if self.local.find(connection.first_subscription, &channel).is_some() {
+            if let Some(sub) = self.local.find(connection.first_subscription, &channel) {
+                // It has subscribed again meanwhile, and got what it missed; or it waits for that, and
+                // is told when that comes to nothing.
+                if self.local.pending(sub).is_some() {
+                    self.subscriptions.returning.insert((slot, generation, channel));
+                }
                 continue;
             }
             self.tell(now, conn, |session, _, _| {
@@ -529,6 +560,7 @@ impl Core {
         if let Some(session) = connection.session.centrifuge() {
             session.forget(&channel);
         }
+        self.subscriptions.comes_to_nothing(conn, &channel);
         let format = key.format;
         self.to_home(self.home_of(&channel), ToHome::Leave { channel, sub, format });
         if let Some((shard, reply)) = asked.and_then(|asked| asked.confirm) {

@@ -170,6 +170,37 @@ fn who_has_left_is_not_told_of_a_gap() {
     assert_eq!(scene.world.node.cores[0].counts().counters.positions_lost, 1);
 }
 
+/// Who comes back before it is told of a gap, and is not let in, is told of it after all: its client
+/// took itself to be there.
+#[test]
+fn who_comes_back_in_vain_is_told_of_the_gap() {
+    let mut scene = with_history();
+    let channel = scene.channel_of(1);
+    scene.world.crowd.oracle = Oracle::new(number(&channel) + 1);
+    let client = scene.client(0);
+    scene.tell(client, &subscribe(2, &channel));
+    scene.rest();
+    assert!(scene.hear(client)[0].contains(r#""positioned":true"#));
+    scene.world.node.links.capacity = 0;
+    fill_links(&mut scene, 1, &channel);
+    scene.world.node.links.capacity = 64;
+    scene.world.turn(1, true);
+    let (now, (_, conn)) = (scene.world.node.now, scene.place_of(client));
+    while let Some(message) = scene.world.node.links.take(1, 0) {
+        scene.world.node.cores[0].link(now, 1, message);
+    }
+    let wish = r#""recover":true,"epoch":"another","offset":7,"flag":2"#;
+    let again = format!(r#"{{"id":3,"subscribe":{{"channel":"{channel}",{wish}}}}}"#);
+    let mut bytes = wire::text(&again, &mut scene.world.node.random);
+    scene.world.node.cores[0].received(now, conn, &mut bytes);
+    scene.rest();
+    let heard = scene.hear(client);
+    let told = [r#""id":3,"error":{"code":112"#, r#""unsubscribe":{"code":2500"#];
+    let last = &heard[heard.len().saturating_sub(2)..];
+    assert!(last.iter().zip(told).all(|(line, told)| line.contains(told)), "{heard:?}");
+    assert_eq!(scene.world.node.cores[1].home().subscribers(&channel), 0);
+}
+
 /// A command with a token that lets somebody into a channel for some seconds.
 fn for_seconds(command: &str, id: usize, user: &str, channel: &str, seconds: u64) -> String {
     let exp = settings::START_S + seconds;
