@@ -4,6 +4,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::{panic, thread};
 
 use io_uring::{IoUring, Probe, opcode};
 use rustix::io::Errno;
@@ -71,7 +72,10 @@ impl fmt::Display for Problem {
 pub fn check(connections_max: usize, shards: usize) -> Vec<Problem> {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     let mut problems: Vec<Problem> = kernel(&release).into_iter().collect();
-    problems.extend(io_uring());
+    problems.extend(thread::scope(|scope| match scope.spawn(io_uring).join() {
+        Ok(problem) => problem,
+        Err(panic) => panic::resume_unwind(panic),
+    }));
     let locks_freely =
         capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK));
     if !locks_freely {
@@ -95,6 +99,8 @@ fn kernel(release: &str) -> Option<Problem> {
     })
 }
 
+/// To be called on a thread of its own: the kernel takes a closed ring down later, and for that
+/// interrupts system calls (EINTR) of the thread that had used it, which may be an embedder's.
 fn io_uring() -> Option<Problem> {
     let ring = IoUring::builder()
         .setup_single_issuer()
@@ -261,10 +267,23 @@ pub fn explain_bind(address: SocketAddr, error: &io::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use super::*;
 
     fn limit(current: u64, maximum: u64) -> Rlimit {
         Rlimit { current: Some(current), maximum: Some(maximum) }
+    }
+
+    #[test]
+    fn who_asked_is_not_interrupted_afterwards() {
+        let (mut asker, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        asker.set_read_timeout(Some(std::time::Duration::from_millis(20))).unwrap();
+        for _ in 0..20 {
+            let _ = check(1, 1);
+            let error = asker.read(&mut [0]).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        }
     }
 
     #[test]
