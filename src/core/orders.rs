@@ -117,9 +117,17 @@ impl Core {
     /// nothing that was read before makes it a subscriber (centrifuge `client.go`, `unsubscribe`,
     /// waits for the same).
     fn end_subscriptions(&mut self, now: Now, conn: ConnRef, channel: &Name) {
-        self.withdraw(now, conn, Some(&**channel).filter(|channel| !channel.is_empty()));
-        let mut ending = Vec::new();
+        let one = Some(&**channel).filter(|channel| !channel.is_empty());
+        self.withdraw(now, conn, one);
         let first = self.slots.at(conn.slot).first_subscription;
+        for channel in self.subscriptions.take_lost(conn, one) {
+            if self.local.find(first, &channel).is_none() {
+                self.tell(now, conn, |session, _, _| {
+                    session.unsubscribed(&channel, Unsubscribed::SERVER)
+                });
+            }
+        }
+        let mut ending = Vec::new();
         if channel.is_empty() {
             let mut next = (first != NO_SUBSCRIPTIONS).then_some(first);
             while let Some(sub) = next {

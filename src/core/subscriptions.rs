@@ -97,6 +97,17 @@ impl Subscriptions {
         }
     }
 
+    /// A backend ends subscriptions of the connection, to one channel or to all: of which gaps it is
+    /// not to be told any more, for then its client would come back.
+    pub(super) fn take_lost(&mut self, conn: ConnRef, channel: Option<&str>) -> Vec<Name> {
+        let is_meant = |(slot, generation, name): &(u32, u32, Name)| {
+            let of = ConnRef { slot: *slot, generation: *generation };
+            of == conn && !name.is_empty() && channel.is_none_or(|one| **name == *one)
+        };
+        self.returning.retain(|returning| !is_meant(returning));
+        self.lost.extract_if(.., is_meant).map(|(_, _, name)| name).collect()
+    }
+
     /// Who had lost its position and came back is granted.
     fn returned(&mut self, conn: ConnRef, channel: &Name) {
         if !self.returning.is_empty() {

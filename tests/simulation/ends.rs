@@ -143,25 +143,31 @@ fn who_comes_in_a_gap_is_told_of_the_rest_of_it() {
     assert_eq!(scene.world.node.cores[1].home().subscribers(&channel), 0);
 }
 
-/// Clients subscribe again when they are told of a gap, also in a channel that they have left.
-#[test]
-fn who_has_left_is_not_told_of_a_gap() {
+/// A client whose shard has heard of a gap, of which it was not told itself yet.
+fn in_an_untold_gap() -> (Scene, String, usize) {
     let mut scene = with_history();
     let channel = scene.channel_of(1);
     scene.world.crowd.oracle = Oracle::new(number(&channel) + 1);
     let client = scene.client(0);
     scene.tell(client, &subscribe(2, &channel));
     scene.rest();
-    scene.hear(client);
+    assert!(scene.hear(client)[0].contains(r#""positioned":true"#));
     scene.world.node.links.capacity = 0;
     fill_links(&mut scene, 1, &channel);
     scene.world.node.links.capacity = 64;
     scene.world.turn(1, true);
-    // All of it arrives, then the client's unsubscribe, and nobody has been told anything yet.
-    let (now, (_, conn)) = (scene.world.node.now, scene.place_of(client));
+    let now = scene.world.node.now;
     while let Some(message) = scene.world.node.links.take(1, 0) {
         scene.world.node.cores[0].link(now, 1, message);
     }
+    (scene, channel, client)
+}
+
+/// Clients subscribe again when they are told of a gap, also in a channel that they have left.
+#[test]
+fn who_has_left_is_not_told_of_a_gap() {
+    let (mut scene, channel, client) = in_an_untold_gap();
+    let (now, (_, conn)) = (scene.world.node.now, scene.place_of(client));
     let mut bytes = wire::text(&unsubscribe(3, &channel), &mut scene.world.node.random);
     scene.world.node.cores[0].received(now, conn, &mut bytes);
     scene.rest();
@@ -174,21 +180,8 @@ fn who_has_left_is_not_told_of_a_gap() {
 /// took itself to be there.
 #[test]
 fn who_comes_back_in_vain_is_told_of_the_gap() {
-    let mut scene = with_history();
-    let channel = scene.channel_of(1);
-    scene.world.crowd.oracle = Oracle::new(number(&channel) + 1);
-    let client = scene.client(0);
-    scene.tell(client, &subscribe(2, &channel));
-    scene.rest();
-    assert!(scene.hear(client)[0].contains(r#""positioned":true"#));
-    scene.world.node.links.capacity = 0;
-    fill_links(&mut scene, 1, &channel);
-    scene.world.node.links.capacity = 64;
-    scene.world.turn(1, true);
+    let (mut scene, channel, client) = in_an_untold_gap();
     let (now, (_, conn)) = (scene.world.node.now, scene.place_of(client));
-    while let Some(message) = scene.world.node.links.take(1, 0) {
-        scene.world.node.cores[0].link(now, 1, message);
-    }
     let wish = r#""recover":true,"epoch":"another","offset":7,"flag":2"#;
     let again = format!(r#"{{"id":3,"subscribe":{{"channel":"{channel}",{wish}}}}}"#);
     let mut bytes = wire::text(&again, &mut scene.world.node.random);
@@ -199,6 +192,21 @@ fn who_comes_back_in_vain_is_told_of_the_gap() {
     let last = &heard[heard.len().saturating_sub(2)..];
     assert!(last.iter().zip(told).all(|(line, told)| line.contains(told)), "{heard:?}");
     assert_eq!(scene.world.node.cores[1].home().subscribers(&channel), 0);
+}
+
+/// Whoever a backend ends the subscription of does not come back for a gap.
+#[test]
+fn who_is_unsubscribed_in_an_untold_gap_stays_away() {
+    for all in [false, true] {
+        let (mut scene, channel, client) = in_an_untold_gap();
+        let ended = if all { "" } else { &*channel };
+        order(&mut scene, client, Act::Unsubscribe { channel: Name::from(ended) });
+        scene.rest();
+        let heard = scene.hear(client);
+        let told = Vec::from_iter(heard.iter().filter(|line| line.contains("unsubscribe")));
+        assert!(matches!(&*told, [one] if one.contains(r#""code":2000"#)), "{heard:?}");
+        assert_eq!(scene.world.node.cores[1].home().subscribers(&channel), 0);
+    }
 }
 
 /// A command with a token that lets somebody into a channel for some seconds.
