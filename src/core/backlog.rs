@@ -27,16 +27,12 @@ impl LinkMessage {
         matches!(self, Self::FromHome(FromHome::Published { .. }))
     }
 
-    /// Bytes of publications, and of what clients said or are, that the message pins; but for joins,
-    /// of which one is there for each subscription.
+    /// Bytes of publications, and of what clients said, that the message pins.
     pub fn publication_bytes(&self) -> usize {
         match self {
             Self::ToHome(ToHome::Publish { publication, .. }) => publication.cost_bytes(),
             Self::ToHome(ToHome::PublishHandled { handled, .. }) => {
                 handled.publication.cost_bytes()
-            }
-            Self::ToHome(ToHome::Renew { channel, member, .. }) => {
-                channel.len() + member.cost_bytes()
             }
             Self::ToHome(ToHome::Direct(direct)) => direct.parcel.cost_bytes(),
             Self::ToHome(ToHome::Broadcast { broadcast, .. }) => {
@@ -58,9 +54,14 @@ pub(super) struct Backlog {
 }
 
 impl Backlog {
-    /// Puts a message at the end. State messages are bounded by what exists; publications are
-    /// refused by whoever asks [`Backlog::is_full`] before.
+    /// Puts a message at the end. State messages are bounded by what exists: of one subscription
+    /// only the newest renewal waits, in the place of the one before. Publications are refused by
+    /// whoever asks [`Backlog::is_full`] before.
     pub(super) fn push(&mut self, message: LinkMessage) {
+        if let Some(former) = self.former_renewal(&message) {
+            *former = message;
+            return;
+        }
         self.publication_bytes += message.publication_bytes();
         let mut at = self.messages.len();
         if mutations::is_on(Mutation::HomeJoins) && !message.is_published() {
@@ -69,6 +70,15 @@ impl Backlog {
             }
         }
         self.messages.insert(at, message);
+    }
+
+    /// What waits of a subscription and is renewed once more by the message.
+    fn former_renewal(&mut self, message: &LinkMessage) -> Option<&mut LinkMessage> {
+        let LinkMessage::ToHome(ToHome::Renew { sub, .. }) = message else { return None };
+        self.messages.iter_mut().rev().find(|waiting| match waiting {
+            LinkMessage::ToHome(ToHome::Renew { sub: of, .. }) => of == sub,
+            _ => false,
+        })
     }
 
     /// Whether publications wait in it up to the bound.
@@ -141,21 +151,21 @@ mod tests {
         LinkMessage::ToHome(ToHome::Publish { publication, reply: ReplyTo::Nobody })
     }
 
-    fn renewal(json: &Bytes) -> LinkMessage {
-        let json = json.clone();
+    fn renewal(index: u32, json: &str) -> LinkMessage {
+        let json = Bytes::copy_from_slice(json.as_bytes());
         let member = MemberInfo { client: String::new(), user: Name::from(""), json };
-        let (channel, sub) = (Name::from(""), SubRef { index: 0, generation: 0 });
+        let (channel, sub) = (Name::from(""), SubRef { index, generation: 0 });
         LinkMessage::ToHome(ToHome::Renew { channel, sub, member: member.into() })
     }
 
     #[test]
-    fn it_is_full_of_what_has_bytes_and_never_of_other_state() {
+    fn it_is_full_of_publications_and_never_of_state() {
         let mut backlog = Backlog::default();
         let data = Bytes::from(vec![0; HALF]);
         (0..10_000).for_each(|_| backlog.push(leave("c")));
         backlog.push(publish(&data));
         assert!(!backlog.is_full());
-        backlog.push(renewal(&data));
+        backlog.push(publish(&data));
         assert!(backlog.is_full());
         let mut taken = 0;
         let all = backlog.drain(0, |_, message| {
@@ -165,6 +175,23 @@ mod tests {
         assert!(!all && !backlog.is_full() && !backlog.is_empty());
         assert!(backlog.drain(0, |_, _| Ok(())) && backlog.is_empty());
         assert_eq!(backlog.publication_bytes, 0);
+    }
+
+    #[test]
+    fn of_a_subscriptions_renewals_the_newest_waits() {
+        let mut backlog = Backlog::default();
+        backlog.push(leave("a"));
+        [(1, "first"), (2, "other"), (1, "second"), (1, "third")]
+            .into_iter()
+            .for_each(|(index, json)| backlog.push(renewal(index, json)));
+        let mut waited = Vec::new();
+        backlog.drain(0, |_, message| {
+            if let LinkMessage::ToHome(ToHome::Renew { sub, member, .. }) = message {
+                waited.push((sub.index, member.json.clone()));
+            }
+            Ok(())
+        });
+        assert_eq!(waited, [(1, Bytes::from("third")), (2, Bytes::from("other"))]);
     }
 
     #[test]

@@ -17,13 +17,6 @@ pub struct MemberInfo {
     pub json: Bytes,
 }
 
-impl MemberInfo {
-    /// Bytes that this pins while it waits.
-    pub fn cost_bytes(&self) -> usize {
-        self.client.len() + self.user.len() + self.json.len()
-    }
-}
-
 /// What a subscription asks of its channel's home. Decided by the session, from the namespace, the
 /// token and the client's wish.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
