@@ -11,6 +11,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use crate::{
     auth::KeySet,
+    backend::in_words,
     limits::{KEY_SET_BYTES_MAX, KEY_SET_FETCH_PAUSE_S},
 };
 
@@ -130,12 +131,7 @@ fn agent(endpoint: &Endpoint) -> ureq::Agent {
 
 fn fetch_with(agent: &ureq::Agent, endpoint: &Endpoint) -> Result<KeySet, String> {
     let request = agent.get(&endpoint.url).header("Accept", "application/json");
-    let words = |error: ureq::Error| match error {
-        ureq::Error::Timeout(_) => format!("it did not answer within {:?}", endpoint.timeout),
-        ureq::Error::Io(error) => error.to_string(),
-        ureq::Error::BodyExceedsLimit(bytes) => format!("its answer is above {bytes} bytes"),
-        error => error.to_string(),
-    };
+    let words = |error: ureq::Error| in_words(&error, endpoint.timeout);
     let mut response = request.call().map_err(words)?;
     let status = response.status().as_u16();
     if status != 200 {

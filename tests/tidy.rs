@@ -44,7 +44,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     // Impure: one core, the process, the program.
     ("backend", &["auth", "hub", "limits", "protocol", "proxy"]),
-    ("jwks", &["auth", "limits"]),
+    ("jwks", &["auth", "backend", "limits"]),
     ("shard", &["backend", "core", "hub", "jwks", "protocol", "proxy", "frame", "sys", "limits"]),
     (
         "server",

@@ -282,21 +282,32 @@ fn unsendable(error: ureq::http::Error) -> Missing {
     nonsense(error.to_string())
 }
 
+/// Why there is no answer, in plain words, where it was to come within `timeout`.
+pub(crate) fn in_words(error: &ureq::Error, timeout: Duration) -> String {
+    match error {
+        error if is_timeout(error) => format!("it did not answer within {timeout:?}"),
+        ureq::Error::Io(error) => error.to_string(),
+        ureq::Error::BodyExceedsLimit(bytes) => format!("its answer is above {bytes} bytes"),
+        error => error.to_string(),
+    }
+}
+
+fn is_timeout(error: &ureq::Error) -> bool {
+    match error {
+        ureq::Error::Timeout(_) => true,
+        ureq::Error::Io(error) => error.kind() == io::ErrorKind::TimedOut,
+        _ => false,
+    }
+}
+
 fn missing(error: ureq::Error, timeout: Duration) -> Missing {
     let failure = match &error {
-        ureq::Error::Timeout(_) => Failure::Timeout,
-        ureq::Error::Io(error) if error.kind() == io::ErrorKind::TimedOut => Failure::Timeout,
+        error if is_timeout(error) => Failure::Timeout,
         ureq::Error::BodyExceedsLimit(_) | ureq::Error::LargeResponseHeader(..) => {
             Failure::TooLarge
         }
         ureq::Error::Protocol(_) | ureq::Error::Http(_) => Failure::Nonsense,
         _ => Failure::Unreachable,
     };
-    let words = match &error {
-        _ if failure == Failure::Timeout => format!("it did not answer within {timeout:?}"),
-        ureq::Error::Io(error) => error.to_string(),
-        ureq::Error::BodyExceedsLimit(bytes) => format!("its answer is above {bytes} bytes"),
-        error => error.to_string(),
-    };
-    (failure, words)
+    (failure, in_words(&error, timeout))
 }

@@ -23,6 +23,7 @@ use std::{
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use self::endpoint::Endpoint;
+pub(crate) use self::endpoint::in_words;
 pub use self::{
     endpoint::{Proxy, Trust},
     notifier::Notifier,

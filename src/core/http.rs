@@ -242,6 +242,16 @@ impl Core {
 
 const JSON: &str = "application/json";
 
+/// The answer to a request that is not taken.
+fn refuse(request: &Request<'_>, status: u16, message: &str) -> Route {
+    Route::Respond {
+        status,
+        content_type: JSON,
+        body: shapes::error_response(status, message),
+        keep_alive: request.keep_alive,
+    }
+}
+
 impl super::Settings {
     fn route(&self, request: &Request<'_>) -> Route {
         let keep_alive = request.keep_alive;
@@ -266,17 +276,17 @@ impl super::Settings {
             None if let Some(name) = self.api_method(path) => self.api(request, name),
             None if self.metrics_path.as_deref() == Some(path) => match request.method {
                 "GET" => Route::Call { call: Call::Info, keep_alive, form: Form::Metrics },
-                _ => respond(405, JSON, shapes::error_response(405, "method not allowed")),
+                _ => refuse(request, 405, "method not allowed"),
             },
             None if self.health_path.as_deref() == Some(path) => match request.method {
                 "GET" | "HEAD" => respond(200, JSON, b"{}".to_vec()),
-                _ => respond(405, JSON, shapes::error_response(405, "method not allowed")),
+                _ => refuse(request, 405, "method not allowed"),
             },
             None => match &self.page {
                 Some(page) if path == "/" && request.method == "GET" => {
                     respond(200, "text/html; charset=utf-8", page.clone().into_bytes())
                 }
-                _ => respond(404, JSON, shapes::error_response(404, "not found")),
+                _ => refuse(request, 404, "not found"),
             },
         }
     }
@@ -356,12 +366,7 @@ impl super::Settings {
         if only_protobuf || asks_for_protobuf(request.query) {
             let message =
                 "Protobuf is not spoken here: use the subprotocol centrifuge-json, or none";
-            return Route::Respond {
-                status: 400,
-                content_type: JSON,
-                body: shapes::error_response(400, message),
-                keep_alive: request.keep_alive,
-            };
+            return refuse(request, 400, message);
         }
         let mut response = Vec::with_capacity(192);
         handshake::write_switching_protocols(&mut response, &upgrade, protocol);
@@ -375,21 +380,11 @@ impl super::Settings {
     ) -> Result<handshake::Upgrade<'a>, Box<Route>> {
         let origin = request.header("origin");
         if !origin::is_allowed(origin, request.host(), &self.allowed_origins) {
-            return Err(Box::new(Route::Respond {
-                status: 403,
-                content_type: JSON,
-                body: shapes::error_response(403, "the origin is not allowed"),
-                keep_alive: request.keep_alive,
-            }));
+            return Err(Box::new(refuse(request, 403, "the origin is not allowed")));
         }
         match handshake::upgrade(request) {
             Ok(Some(upgrade)) => Ok(upgrade),
-            Ok(None) => Err(Box::new(Route::Respond {
-                status: 426,
-                content_type: JSON,
-                body: shapes::error_response(426, "this is a WebSocket endpoint"),
-                keep_alive: request.keep_alive,
-            })),
+            Ok(None) => Err(Box::new(refuse(request, 426, "this is a WebSocket endpoint"))),
             Err(rejection) => Err(Box::new(Route::Reject(rejection))),
         }
     }

@@ -6,10 +6,7 @@ use super::{Core, Session, requests::NO_PLACE};
 use crate::{
     codec::transport::Transport,
     codes::CloseReason,
-    hub::{
-        ChannelPattern, ConnRef, FromHome, Group, HomeAnswer, NO_SUBSCRIPTIONS, Pending, ReplyTo,
-        ShardId,
-    },
+    hub::{ChannelPattern, ConnRef, FromHome, Group, HomeAnswer, Pending, ReplyTo, ShardId},
     limits::{CONNECTIONS_PER_ANSWER_MAX, bound},
     protocol::{Act, Answer, Described, ErrorCode, Name, Now, Order, centrifuge::Unsubscribed},
 };
@@ -127,16 +124,10 @@ impl Core {
                 });
             }
         }
-        let mut ending = Vec::new();
-        if channel.is_empty() {
-            let mut next = (first != NO_SUBSCRIPTIONS).then_some(first);
-            while let Some(sub) = next {
-                ending.push(sub);
-                next = self.local.next_of(sub);
-            }
-        } else {
-            ending.extend(self.local.find(first, channel));
-        }
+        let ending = match one {
+            Some(channel) => Vec::from_iter(self.local.find(first, channel)),
+            None => Vec::from_iter(self.local.subscriptions_of(first)),
+        };
         for sub in ending {
             let channel = self.local.name_of(sub);
             // Of what was not active yet the client has not heard; its own command is refused.
@@ -155,11 +146,8 @@ impl Core {
         let transport = connection.session.transport().name();
         let session = connection.session.centrifuge()?;
         let mut described = session.described(transport);
-        let mut next = (first != NO_SUBSCRIPTIONS).then_some(first);
-        while let Some(sub) = next {
-            described.channels.push(self.local.name_of(sub));
-            next = self.local.next_of(sub);
-        }
+        let subscriptions = self.local.subscriptions_of(first);
+        described.channels.extend(subscriptions.map(|sub| self.local.name_of(sub)));
         described.channels.sort_unstable();
         Some(described)
     }

@@ -68,6 +68,11 @@ pub(super) enum Taken {
 /// A subscription whose client must recover: connection and channel.
 pub(super) type Lost = VecDeque<(ConnRef, LocalId)>;
 
+/// The channel that something waits of.
+pub(super) fn tagged(tag: &Tag) -> LocalId {
+    LocalId { index: tag.channel, generation: tag.generation }
+}
+
 impl Overrun {
     /// Makes room in the queue, as far as the channel's policy allows. `has_position` says whether
     /// the client of a subscription recovers what it misses.
@@ -82,7 +87,7 @@ impl Overrun {
         let Some(tag) = coming.segment.tag() else {
             return if self.over { Taken::Close } else { Taken::Queue };
         };
-        let channel = LocalId { index: tag.channel, generation: tag.generation };
+        let channel = tagged(tag);
         if self.waits && lost.contains(&(self.conn, channel)) {
             counters.slow_consumer_bytes_dropped += coming.len() as u64;
             return Taken::Not;
@@ -90,8 +95,7 @@ impl Overrun {
         if !self.over {
             return Taken::Queue;
         }
-        let of_channel =
-            |waiting: &Tag| (waiting.channel, waiting.generation) == (tag.channel, tag.generation);
+        let of_channel = |waiting: &Tag| tagged(waiting) == channel;
         if has_position(self.sub) {
             counters.slow_consumer_bytes_dropped +=
                 (writer.drop_tagged(usize::MAX, of_channel).bytes + coming.len()) as u64;

@@ -5,10 +5,9 @@ use std::{
     sync::Arc,
 };
 
-use super::{Core, requests::NO_PLACE};
+use super::{Core, overrun::tagged, requests::NO_PLACE};
 use crate::{
     codes::CloseReason,
-    frame::Tag,
     hub::{
         ConnRef, HashKey, HomeAnswer, Join, ListKey, LocalId, NO_SUBSCRIPTIONS, Pending, ReplyTo,
         ShardId, SubRef, ToHome,
@@ -32,11 +31,11 @@ pub(super) struct Subscriptions {
     states: HashMap<u32, State, HashKey>,
     /// By slot.
     connecting: HashMap<u32, Connecting, HashKey>,
-    /// Who has lost its position and is to be told, by slot, generation and channel; it has left the
-    /// channel already. Once each: who comes back and loses it again is told once.
-    lost: BTreeSet<(u32, u32, Name)>,
+    /// Who has lost its position in which channel and is to be told; it has left the channel already.
+    /// Once each: who comes back and loses it again is told once.
+    lost: BTreeSet<(ConnRef, Name)>,
     /// Of these who has come back before it was told, and is not granted yet.
-    returning: BTreeSet<(u32, u32, Name)>,
+    returning: BTreeSet<(ConnRef, Name)>,
 }
 
 /// One subscription with more than publications.
@@ -91,7 +90,7 @@ impl Subscriptions {
     /// The connection leaves the channel by its own will: told of a gap, its client would come back.
     pub(super) fn forget_lost(&mut self, conn: ConnRef, channel: &str) {
         if !self.lost.is_empty() || !self.returning.is_empty() {
-            let known = (conn.slot, conn.generation, Name::from(channel));
+            let known = (conn, Name::from(channel));
             self.lost.remove(&known);
             self.returning.remove(&known);
         }
@@ -100,26 +99,24 @@ impl Subscriptions {
     /// A backend ends subscriptions of the connection, to one channel or to all: of which gaps it is
     /// not to be told any more, for then its client would come back.
     pub(super) fn take_lost(&mut self, conn: ConnRef, channel: Option<&str>) -> Vec<Name> {
-        let is_meant = |(slot, generation, name): &(u32, u32, Name)| {
-            let of = ConnRef { slot: *slot, generation: *generation };
-            of == conn && !name.is_empty() && channel.is_none_or(|one| **name == *one)
+        let is_meant = |(of, name): &(ConnRef, Name)| {
+            *of == conn && !name.is_empty() && channel.is_none_or(|one| **name == *one)
         };
         self.returning.retain(|returning| !is_meant(returning));
-        self.lost.extract_if(.., is_meant).map(|(_, _, name)| name).collect()
+        self.lost.extract_if(.., is_meant).map(|(_, name)| name).collect()
     }
 
     /// Who had lost its position and came back is granted.
     fn returned(&mut self, conn: ConnRef, channel: &Name) {
         if !self.returning.is_empty() {
-            self.returning.remove(&(conn.slot, conn.generation, Name::clone(channel)));
+            self.returning.remove(&(conn, Name::clone(channel)));
         }
     }
 
     /// Who had lost its position and came back is not granted: it is told of the gap after all.
     fn comes_to_nothing(&mut self, conn: ConnRef, channel: &Name) {
         if !self.returning.is_empty() {
-            let known = (conn.slot, conn.generation, Name::clone(channel));
-            self.lost.extend(self.returning.take(&known));
+            self.lost.extend(self.returning.take(&(conn, Name::clone(channel))));
         }
     }
 
@@ -412,26 +409,23 @@ impl Core {
         let channel = self.local.name_of(sub);
         self.counters.positions_lost += 1;
         if mutations::is_on(Mutation::DeliversBehindGap) {
-            self.subscriptions.lost.insert((conn.slot, conn.generation, channel));
+            self.subscriptions.lost.insert((conn, channel));
             return;
         }
         if self.subscriptions.is_server_side(sub) {
             // Its client cannot subscribe again by itself: it connects again.
             self.leave(conn, sub);
-            self.subscriptions.lost.insert((conn.slot, conn.generation, Name::default()));
+            self.subscriptions.lost.insert((conn, Name::default()));
             return;
         }
         self.leave(conn, sub);
-        self.subscriptions.lost.insert((conn.slot, conn.generation, channel));
+        self.subscriptions.lost.insert((conn, channel));
     }
 
     /// Tells some of those who have lost their position.
     pub(super) fn tell_lost(&mut self, now: Now) {
         for _ in 0..TOLD_PER_FLUSH {
-            let Some((slot, generation, channel)) = self.subscriptions.lost.pop_first() else {
-                break;
-            };
-            let conn = ConnRef { slot, generation };
+            let Some((conn, channel)) = self.subscriptions.lost.pop_first() else { break };
             if channel.is_empty() {
                 self.close(now, conn, CloseReason::INSUFFICIENT_STATE);
                 continue;
@@ -441,7 +435,7 @@ impl Core {
                 // It has subscribed again meanwhile, and got what it missed; or it waits for that, and
                 // is told when that comes to nothing.
                 if self.local.pending(sub).is_some() {
-                    self.subscriptions.returning.insert((slot, generation, channel));
+                    self.subscriptions.returning.insert((conn, channel));
                 }
                 continue;
             }
@@ -461,10 +455,8 @@ impl Core {
             }
             return;
         }
-        let mut next = (first != NO_SUBSCRIPTIONS).then_some(first);
-        while let Some(sub) = next {
+        for sub in Vec::from_iter(self.local.subscriptions_of(first)) {
             self.renew_one(conn, sub);
-            next = self.local.next_of(sub);
         }
     }
 
@@ -559,10 +551,8 @@ impl Core {
         // What a client with a position gets of a channel has no holes, also when its next
         // subscription, which may have holes, begins behind it.
         if state.as_ref().is_some_and(|state| state.position) {
-            let id = self.local.known(&self.local.name_of(sub)).map(|it| self.local.id_of(it));
-            let its =
-                |tag: &Tag| id == Some(LocalId { index: tag.channel, generation: tag.generation });
-            self.slots.at(conn.slot).writer.keep_tagged(its);
+            let left = self.local.id_of_its(sub);
+            self.slots.at(conn.slot).writer.keep_tagged(|tag| tagged(tag) == left);
         }
         let asked = state.and_then(|state| state.asked);
         let connection = self.slots.at(conn.slot);

@@ -250,11 +250,7 @@ impl Local {
     /// The subscription of a connection to a channel, pending or active.
     pub fn find(&self, first: u32, name: &str) -> Option<u32> {
         let channel = *self.names.get(name)?;
-        std::iter::successors((first != NONE).then_some(first), |&sub| {
-            let next = self.subs[sub as usize].next;
-            (next != NONE).then_some(next)
-        })
-        .find(|&sub| self.subs[sub as usize].channel == channel)
+        self.find_in(first, channel)
     }
 
     /// Whether a subscription, found before, is active.
@@ -344,16 +340,15 @@ impl Local {
         self.subs[sub as usize].slot
     }
 
-    /// The subscription that follows in its connection's list.
-    pub fn next_of(&self, sub: u32) -> Option<u32> {
-        let next = self.subs[sub as usize].next;
-        (next != NONE).then_some(next)
+    /// The subscriptions of a connection whose list of them starts at `first`.
+    pub fn subscriptions_of(&self, first: u32) -> impl Iterator<Item = u32> {
+        let there = |sub: u32| (sub != NONE).then_some(sub);
+        std::iter::successors(there(first), move |&sub| there(self.subs[sub as usize].next))
     }
 
-    /// The channels of a connection whose list of subscriptions starts at `first`, as far as they are
-    /// active.
+    /// Of such a connection the channels, as far as its subscriptions are active.
     pub fn channels_of(&self, first: u32) -> Vec<Name> {
-        let all = std::iter::successors((first != NONE).then_some(first), |&sub| self.next_of(sub));
+        let all = self.subscriptions_of(first);
         all.filter(|&sub| self.is_active(sub)).map(|sub| self.name_of(sub)).collect()
     }
 
@@ -382,10 +377,14 @@ impl Local {
         LocalId { index: channel, generation: self.channels[channel as usize].generation }
     }
 
+    /// What names the channel of a subscription, found before.
+    pub fn id_of_its(&self, sub: u32) -> LocalId {
+        self.id_of(self.subs[sub as usize].channel)
+    }
+
     /// The subscription of a connection to a channel that is there.
     pub fn find_in(&self, first: u32, channel: u32) -> Option<u32> {
-        std::iter::successors((first != NONE).then_some(first), |&sub| self.next_of(sub))
-            .find(|&sub| self.subs[sub as usize].channel == channel)
+        self.subscriptions_of(first).find(|&sub| self.subs[sub as usize].channel == channel)
     }
 
     /// The channel that the home means, unless it is gone.

@@ -24,7 +24,7 @@ pub type ShardId = u16;
 
 /// A connection of the shard that said it. A freed slot raises its generation, so that a late
 /// message never reaches the next tenant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnRef {
     /// Place in the shard's table.
     pub slot: u32,

@@ -150,13 +150,20 @@ fn who_comes_in_a_gap_is_told_of_the_rest_of_it() {
 
 /// A client whose shard has heard of a gap, of which it was not told itself yet.
 fn in_an_untold_gap() -> (Scene, String, usize) {
+    let (scene, channel, client, heard) = in_a_gap_after(|channel| subscribe(2, channel));
+    assert!(heard.contains(r#""positioned":true"#));
+    (scene, channel, client)
+}
+
+/// The same of one that subscribed with this command, and what it was told then.
+fn in_a_gap_after(command: impl Fn(&str) -> String) -> (Scene, String, usize, String) {
     let mut scene = with_history();
     let channel = scene.channel_of(1);
     scene.world.crowd.oracle = Oracle::new(number(&channel) + 1);
     let client = scene.client(0);
-    scene.tell(client, &subscribe(2, &channel));
+    scene.tell(client, &command(&channel));
     scene.rest();
-    assert!(scene.hear(client)[0].contains(r#""positioned":true"#));
+    let heard = scene.hear(client).remove(0);
     scene.world.node.links.capacity = 0;
     fill_links(&mut scene, 1, &channel);
     scene.world.node.links.capacity = 64;
@@ -165,7 +172,7 @@ fn in_an_untold_gap() -> (Scene, String, usize) {
     while let Some(message) = scene.world.node.links.take(1, 0) {
         scene.world.node.cores[0].link(now, 1, message);
     }
-    (scene, channel, client)
+    (scene, channel, client, heard)
 }
 
 /// Clients subscribe again when they are told of a gap, also in a channel that they have left.
@@ -325,23 +332,13 @@ fn who_leaves_in_vain_expires_all_the_same() {
 /// How long a subscription was good for ends with it, however it ended.
 #[test]
 fn a_subscription_does_not_expire_for_the_one_before_it() {
-    let mut scene = with_history();
-    let channel = scene.channel_of(1);
-    scene.world.crowd.oracle = Oracle::new(number(&channel) + 1);
-    let client = scene.client(0);
-    let command = for_seconds("subscribe", 2, "", &channel, 2);
-    scene.tell(client, &command.replace("\"token\"", "\"positioned\":true,\"token\""));
-    scene.rest();
-    assert!(scene.hear(client)[0].contains(r#""ttl":2"#));
-    scene.world.node.links.capacity = 0;
-    fill_links(&mut scene, 1, &channel);
-    scene.world.node.links.capacity = 64;
-    scene.world.turn(1, true);
-    // The gap arrives, then the client's next attempt, and nobody has been told anything yet.
+    let (mut scene, channel, client, heard) = in_a_gap_after(|channel| {
+        let command = for_seconds("subscribe", 2, "", channel, 2);
+        command.replace("\"token\"", "\"positioned\":true,\"token\"")
+    });
+    assert!(heard.contains(r#""ttl":2"#));
+    // The client's next attempt, before it has been told anything.
     let (now, (_, conn)) = (scene.world.node.now, scene.place_of(client));
-    while let Some(message) = scene.world.node.links.take(1, 0) {
-        scene.world.node.cores[0].link(now, 1, message);
-    }
     let again = format!(r#"{{"id":3,"subscribe":{{"channel":"{channel}"}}}}"#);
     let mut bytes = wire::text(&again, &mut scene.world.node.random);
     scene.world.node.cores[0].received(now, conn, &mut bytes);
